@@ -1,0 +1,1 @@
+"""What is said: graphs, their texts and pictures, announcements, bindings. All of it pure."""
