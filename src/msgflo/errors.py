@@ -269,7 +269,7 @@ class ConformanceFailure(MsgFloError):
     """A transport or a participant breaks a promise that all of them must keep."""
 
 
-class Reject(Exception):  # noqa: N818 - raised as an order, not reported as an error
+class Reject(Exception):  # raised as an order, not reported as an error
     """Raised by a handler: put this message into the dead letters at once, without retries.
 
     Args:
@@ -281,7 +281,7 @@ class Reject(Exception):  # noqa: N818 - raised as an order, not reported as an 
         self.reason = reason
 
 
-class RetryLater(Exception):  # noqa: N818 - raised as an order, not reported as an error
+class RetryLater(Exception):  # raised as an order, not reported as an error
     """Raised by a handler: give me this message again later; it does not count as an attempt.
 
     Args:

@@ -190,7 +190,7 @@ def wire(graph: Graph, definitions: Mapping[str, Definition]) -> Wiring:
     return _Wirer(graph, definitions).wiring()
 
 
-class _Pending(Exception):  # noqa: N818 - never leaves this module
+class _Pending(Exception):  # never leaves this module
     def __init__(self, reason: str, *, wrong: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason

@@ -61,7 +61,7 @@ def place_of(queue: str, instance: int) -> str:
 
 
 def queue_of_place(place: str) -> tuple[str, int | None]:
-    """Split the name of a place into its work queue and instance; ``(place, None)`` if it is none."""
+    """Split a place's name into its work queue and instance; ``(place, None)`` if it is none."""
     queue, at, instance = place.rpartition("@")
     if at and queue and instance.isascii() and instance.isdecimal():
         return queue, int(instance)
@@ -88,7 +88,7 @@ class Port(msgspec.Struct, frozen=True, omit_defaults=True):
     hidden: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """Return the port as announcements have it: ``id``, ``type``, ``queue``, and what is set."""
+        """Return the port as announcements have it: id, type, queue, and what else is set."""
         said: dict[str, Any] = {"id": self.id, "type": self.type, "queue": self.queue}
         if self.description:
             said["description"] = self.description
