@@ -111,11 +111,13 @@ class Event:
             ``failed`` (of orders), ``wrong`` (the graph must change).
         role: whom it concerns; ``""`` for bindings.
         text: in words.
+        instance: which of the role's participants; ``None``: none in particular, or unknown.
     """
 
     kind: str
     role: str
     text: str
+    instance: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,14 +297,14 @@ class Network:
         known = self._participants.get(definition.id)
         if known is None:
             self._replace(announcement)
-            self._tell("live", definition.role, f"{_named(announcement)} is live")
+            self._tell_of("live", announcement, "is live")
         elif known.lost:
-            self._tell("live", definition.role, f"{_named(announcement)} is live again")
+            self._tell_of("live", announcement, "is live again")
         self._participants[definition.id] = _Participant(announcement, now)
         before = self._definitions.get(definition.role)
         if before is None or not before.same_ports(definition):
             if before is not None and known is not None:
-                self._tell("changed", definition.role, f"{_named(announcement)} has changed ports")
+                self._tell_of("changed", announcement, "has changed ports")
             self._definitions[definition.role] = definition
             return self._reconsider()
         if known is None or known.lost or known.announcement.initials != announcement.initials:
@@ -314,7 +316,7 @@ class Network:
         gone = self._participants.pop(goodbye.id, None)
         self._served.pop(goodbye.id, None)
         if gone is not None:
-            self._tell("gone", goodbye.role, f"{_named(gone.announcement)} said goodbye")
+            self._tell_of("gone", gone.announcement, "said goodbye")
         return []
 
     def vanished(self, role: str, instance: int) -> None:
@@ -327,7 +329,7 @@ class Network:
                 and not participant.lost
             ):
                 participant.lost = True
-                self._tell("lost", role, f"{_named(announcement)} is lost: its process ended")
+                self._tell_of("lost", announcement, "is lost: its process ended")
 
     def found(self, bindings: Iterable[Binding]) -> list[Order]:
         """The broker was asked what is bound, and this is all of it."""
@@ -379,10 +381,8 @@ class Network:
                 participant.lost = True
                 announcement = participant.announcement
                 silent = announcement.time_to_live
-                self._tell(
-                    "lost",
-                    announcement.definition.role,
-                    f"{_named(announcement)} is lost: nothing heard of it for {silent:.0f} s",
+                self._tell_of(
+                    "lost", announcement, f"is lost: nothing heard of it for {silent:.0f} s"
                 )
         self._forget(now)
         due = [order for order, failure in self._state.failures.items() if failure.again <= now]
@@ -537,6 +537,16 @@ class Network:
 
     def _tell(self, kind: str, role: str, text: str) -> None:
         self.events.append(Event(kind, role, text))
+
+    def _tell_of(self, kind: str, announcement: Announcement, text: str) -> None:
+        self.events.append(
+            Event(
+                kind,
+                announcement.definition.role,
+                f"{_named(announcement)} {text}",
+                announcement.instance,
+            )
+        )
 
     def _tell_wrong(self, wiring: Wiring) -> None:
         wrong = {
