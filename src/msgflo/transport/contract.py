@@ -14,6 +14,7 @@ A message in a queue is *waiting*, or *in flight* at one participant, or *settle
 become a *dead letter*: always exactly one of the four. Whoever takes a delivery holds the duty to
 end it, by exactly one of :meth:`Client.settle`, :meth:`Client.retry` and :meth:`Client.bury`. One
 that is never ended, because its participant died or its connection broke, is delivered again.
+Ending one that was ended already does nothing.
 
 Messages sent by an outport before a binding is made or after it is removed do not travel by it;
 those sent in between do, and removing it takes none of them away.
@@ -435,8 +436,8 @@ class Client(Connection):
 
         Returns at once. The client keeps the message, over lost connections too, until the
         broker has it, and gives it to the broker in the order of the calls. A message whose
-        ``Msgflo-Id`` the broker had within the last two minutes counts as confirmed and is not
-        delivered again.
+        ``Msgflo-Id`` the broker had from this source within the last two minutes counts as
+        confirmed and is not delivered again.
 
         Args:
             outport: the outport's queue name.
@@ -542,6 +543,8 @@ class Broker(Connection):
     @abstractmethod
     async def enqueue(self, queue: str, body: bytes, headers: Mapping[str, str]) -> None:
         """Put a message into a work queue or a place (made where missing), and wait until it is in.
+
+        One whose ``Msgflo-Id`` was put into this queue within the last two minutes counts as in.
 
         Raises:
             SendFailed: the broker refused it.
