@@ -93,6 +93,7 @@ class Node:
         id: its name, unique in the graph.
         component: what it is a kind of.
         metadata: where it is drawn, its label, and what else is said of it.
+        alone: whether its .fbp text declares it on a line of its own.
     """
 
     id: str
@@ -100,6 +101,7 @@ class Node:
     metadata: Mapping[str, Any] = _map()
     extra: Mapping[str, Any] = _map()
     comments: tuple[str, ...] = _comments()
+    alone: bool = field(default=False, compare=False)
 
     @property
     def key(self) -> str:
