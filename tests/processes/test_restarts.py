@@ -38,8 +38,14 @@ def test_being_up_long_enough_forgives_what_was_before():
     rules = Restarts(Policy.ON_FAILURE, LIMITS)
     for _ in range(4):
         assert isinstance(ends(rules, 0, 1), Again)
-    assert ends(rules, 0, 10) == Again(at=10.5, tries=1)
-    assert ends(rules, 0, 1) == Again(at=2.0, tries=2)
+    assert ends(rules, 0, 10) == Again(at=10.5, tries=0)
+    assert [ends(rules, 0, 1) for _ in range(4)] == [
+        Again(at=1.5, tries=1),
+        Again(at=2.0, tries=2),
+        Again(at=3.0, tries=3),
+        Again(at=5.0, tries=4),
+    ]
+    assert isinstance(ends(rules, 0, 1), GaveUp)
 
 
 def test_a_process_that_is_always_up_long_enough_is_never_given_up():
@@ -108,8 +114,8 @@ def test_whatever_happens_the_promises_hold(policy, runs, tries):
     quick = 0
     for up, end, chance in runs:
         rules.started(now)
+        quick = quick + 1 if now + up - now < limits.quick else 0
         now += up
-        quick = quick + 1 if up < limits.quick else 0
         order = rules.ended(now, end, chance)
         if isinstance(order, Again):
             # Never sooner than now, never later than the longest wait, never beyond the limit.

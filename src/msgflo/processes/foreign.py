@@ -16,6 +16,7 @@ that the definition is used for, so that one file describes many devices. Keys t
 are passed over. It is read as YAML 1.2: ``on``, ``off``, ``yes`` and ``no`` are names like others.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,9 @@ from msgflo.flow.discovery import Definition, Port, queue_name
 
 __all__ = ["Foreign", "parse_foreign", "read_foreign"]
 
-_LARGEST = 1024 * 1024
+_LARGEST = 256 * 1024
+# The loader's time grows with the square of the depth, and no definition is anywhere near.
+_DEEPEST = 100
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,8 @@ def parse_foreign(text: str, name: str = "<definition>") -> Foreign:
         DefinitionError: it is no YAML (with line and column) or no definition (with what was
             expected).
     """
+    if _depth(text) > _DEEPEST:
+        raise DefinitionError(f"{name}: not YAML: brackets are nested more than {_DEEPEST} deep")
     # Loaded on use: importing it takes longer than all of MsgFlo.
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -155,6 +160,15 @@ def parse_foreign(text: str, name: str = "<definition>") -> Foreign:
         role=_text(loaded.get("role")) or None,
         id=_text(loaded.get("id")) or None,
     )
+
+
+def _depth(text: str) -> int:
+    """Return how deep brackets are nested, at most; those in quotes count too."""
+    depth = deepest = 0
+    for bracket in re.findall(r"[][{}]", text):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _ports(listed: Any, key: str, name: str) -> tuple[Port, ...]:

@@ -132,15 +132,16 @@ class Ending:
 def watch() -> None:
     """Wait on the standard input for the supervisor's end, then end what it left.
 
-    It says ``"= MARK GRACE"`` once, ``"+ GROUP"`` for a process group that it started,
+    It says ``"= MARK GRACE PID"`` first, ``"+ GROUP"`` for a process group that it started,
     ``"- GROUP"`` for one that is gone, and ``"."`` if nothing is left to do. Whatever way it ends,
     the input ends with it.
     """
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
-    parent = os.getppid()
     groups: set[int] = set()
     mark, grace = "", 10.0
+    # It says itself who it is: it may have ended before we could ask.
+    parent = 0
     held = b""
     while True:
         readable, _, _ = select.select([0], [], [], _PARENT_POLL)
@@ -159,7 +160,7 @@ def watch() -> None:
         for line in lines:
             said = line.decode().split()
             if said[0] == "=":
-                mark, grace = said[1], float(said[2])
+                mark, grace, parent = said[1], float(said[2]), int(said[3])
             elif said[0] == "+":
                 groups.add(int(said[1]))
             elif said[0] == "-":

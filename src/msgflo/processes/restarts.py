@@ -151,13 +151,13 @@ class Restarts:
             return Ended()
         if self._policy is Policy.NEVER:
             return GaveUp(f"{end}, and is to be started only once")
-        self._tries = self._tries + 1 if now - self._started < limits.quick else 1
-        if self._tries >= limits.tries and now - self._started < limits.quick:
+        self._tries = self._tries + 1 if now - self._started < limits.quick else 0
+        if self._tries >= limits.tries:
             times = "once" if self._tries == 1 else f"{self._tries} times in a row"
             return GaveUp(
                 f"{end}; it ended {times} before it was up for {limits.quick:g} s, "
                 f"and is not tried again"
             )
         # The exponent is bounded: a float has an end, and the wait has reached its own long before.
-        wait = min(limits.longest, limits.first * limits.factor ** min(self._tries - 1, 64))
+        wait = min(limits.longest, limits.first * limits.factor ** min(max(0, self._tries - 1), 64))
         return Again(now + wait * (1 - limits.jitter * chance), self._tries)

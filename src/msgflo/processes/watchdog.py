@@ -96,7 +96,10 @@ class Watchdog:
         ours.setblocking(False)
         self._socket = ours
         asyncio.get_running_loop().add_reader(ours.fileno(), self._ended)
-        self._say(f"= {self._mark} {self._grace}", *(f"+ {group}" for group in self._groups))
+        self._say(
+            f"= {self._mark} {self._grace} {os.getpid()}",
+            *(f"+ {group}" for group in self._groups),
+        )
 
     def _ended(self) -> None:
         """Hear that it ended, which it should not before we do: it never says anything else."""
