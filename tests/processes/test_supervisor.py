@@ -156,9 +156,11 @@ async def test_many_are_started_at_once_and_soon(supervisor, heard):
     assert all(runs(said.pid) for said in supervisor.processes())
 
 
-async def test_starting_what_runs_does_nothing_and_another_command_replaces_it(supervisor):
-    first = await supervisor.start("web", 1, sh("exec sleep 60"))
-    again = await supervisor.start("web", 1, sh("exec sleep 60"))
+async def test_starting_what_runs_does_nothing_and_another_command_replaces_it(supervisor, heard):
+    slow_to_end = sh("trap 'sleep 0.2; exit 0' TERM; echo up; while :; do sleep 0.02; done")
+    first = await supervisor.start("web", 1, slow_to_end)
+    await heard.line("up")
+    again = await supervisor.start("web", 1, slow_to_end)
     assert again.pid == first.pid
     other = await supervisor.start("web", 1, sh("exec sleep 61"))
     assert other.pid != first.pid

@@ -130,7 +130,7 @@ def parse_foreign(text: str, name: str = "<definition>") -> Foreign:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-    # The pure loader: the one in C reads YAML 1.1, to which `on` is true.
+    # Pure, whatever else is installed: the loader in C reads YAML 1.1, to which `on` is true.
     loader = YAML(typ="safe", pure=True)
     try:
         loaded = loader.load(text)
