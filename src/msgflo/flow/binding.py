@@ -11,14 +11,14 @@ out of a RoundRobin's ``deadletter`` port are the messages that the roles behind
 not process.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from msgflo.errors import near
 from msgflo.flow.discovery import Definition, Port, queue_name
-from msgflo.flow.graph import Edge, Graph
+from msgflo.flow.graph import Edge, Endpoint, Graph
 
 __all__ = [
     "PUBSUB",
@@ -72,7 +72,7 @@ class EdgeWiring:
 
     Attributes:
         edge: the edge of the graph.
-        bindings: what carries it; empty if it is pending, or if both ports share one queue.
+        bindings: what carries it, as far as it is known; all of it unless it is pending.
         reason: why it is pending; ``""`` if it is not.
         wrong: whether the graph must change for it to work; otherwise time will tell.
     """
@@ -178,7 +178,9 @@ def wire(graph: Graph, definitions: Mapping[str, Definition]) -> Wiring:
     """Say for each edge and initial packet of a graph how it is carried out.
 
     An edge into or out of a virtual node belongs to every connection that passes it, and lists
-    the bindings of all of them. Two edges may be carried by the same binding.
+    the bindings of all of them. Two edges may be carried by the same binding. Several edges out of
+    a RoundRobin are several work queues, and each of them gets every message. Dead letters that
+    could come back to where they died are refused.
 
     Args:
         graph: what is wanted.
@@ -190,6 +192,10 @@ def wire(graph: Graph, definitions: Mapping[str, Definition]) -> Wiring:
     return _Wirer(graph, definitions).wiring()
 
 
+_OUTPORTS = {PUBSUB: ("out",), ROUNDROBIN: ("out", "deadletter")}
+_INPORTS = {PUBSUB: ("in",), ROUNDROBIN: ("in",)}
+
+
 class _Pending(Exception):  # never leaves this module
     def __init__(self, reason: str, *, wrong: bool = False) -> None:
         super().__init__(reason)
@@ -197,13 +203,17 @@ class _Pending(Exception):  # never leaves this module
         self.wrong = wrong
 
 
+# A step of a way: the number of an edge, and whether the way has passed a RoundRobin.
+_Step = tuple[int, bool]
+
+
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """A way through virtual nodes from one role to another: the edges in order."""
+    """All ways through virtual nodes from one place to one step that ends at a role."""
 
-    edges: tuple[int, ...]
-    shared: bool  # through a RoundRobin
-    deadletters: bool  # through a RoundRobin's deadletter port
+    edges: frozenset[int]
+    tgt: Endpoint
+    shared: bool
 
 
 class _Wirer:
@@ -211,24 +221,29 @@ class _Wirer:
         self.graph = graph
         self.definitions = definitions
         self.out_of: dict[str, list[int]] = {}
-        self.into: dict[str, list[int]] = {}
         for number, edge in enumerate(graph.edges):
             self.out_of.setdefault(edge.src.node, []).append(number)
-            self.into.setdefault(edge.tgt.node, []).append(number)
         self.bindings: list[set[Binding]] = [set() for _ in graph.edges]
         self.pending: dict[int, _Pending] = {}
+        self.misdrawn: set[int] = set()
+        self.reached: set[int] = set()
         self.carried: set[int] = set()
+        self.dead: dict[str, set[str]] = {}
+        self.refused: dict[int, str] = {}
 
     def wiring(self) -> Wiring:
         for number, edge in enumerate(self.graph.edges):
             try:
                 self._check_virtual(edge)
             except _Pending as pending:
-                self.pending[number] = pending
+                self._hold(number, pending)
+                self.misdrawn.add(number)
         for number, edge in enumerate(self.graph.edges):
+            if number in self.misdrawn:
+                continue
             if not self._virtual(edge.src.node):
-                for way in self._ways((number,), self._shares(edge)):
-                    self._join(way, self._source_queue(edge))
+                for way in self._ways((number, self._shares(edge))):
+                    self._join(way, edge)
             elif self._is_deadletter(edge):
                 self._join_deadletters(number, edge)
         return Wiring(
@@ -236,17 +251,28 @@ class _Wirer:
             tuple(self._initials()),
         )
 
+    def _hold(self, number: int, pending: _Pending) -> None:
+        """Note why an edge is pending. What must be put right counts before what time will tell."""
+        before = self.pending.get(number)
+        if before is None or (pending.wrong and not before.wrong):
+            self.pending[number] = pending
+
     def _edge(self, number: int, edge: Edge) -> EdgeWiring:
         bindings = tuple(sorted(self.bindings[number]))
         pending = self.pending.get(number)
         if pending is not None:
             return EdgeWiring(edge, bindings, pending.reason, pending.wrong)
         if number not in self.carried:
-            return EdgeWiring(edge, bindings, self._loose(edge), wrong=True)
+            return EdgeWiring(edge, bindings, self._loose(number, edge), wrong=True)
         return EdgeWiring(edge, bindings)
 
-    def _loose(self, edge: Edge) -> str:
-        if self._virtual(edge.src.node):
+    def _loose(self, number: int, edge: Edge) -> str:
+        if number in self.refused:
+            return self.refused[number]
+        if self._is_deadletter(edge):
+            if not self._behind(edge.src.node):
+                return f"nothing leads on from {edge.src.node!r}, so nothing there can fail"
+        elif self._virtual(edge.src.node) and number not in self.reached:
             return f"nothing leads into {edge.src.node!r}"
         return f"nothing leads on from {edge.tgt.node!r}"
 
@@ -277,79 +303,125 @@ class _Wirer:
         return found is not None and found.component == ROUNDROBIN
 
     def _is_deadletter(self, edge: Edge) -> bool:
+        found = self.graph.nodes.get(edge.src.node)
         return (
-            self.graph.nodes[edge.src.node].component == ROUNDROBIN
+            found is not None
+            and found.component == ROUNDROBIN
             and edge.src.port.casefold() == "deadletter"
         )
 
     def _check_virtual(self, edge: Edge) -> None:
-        for node, port, allowed in (
-            (edge.src.node, edge.src.port, {PUBSUB: ("out",), ROUNDROBIN: ("out", "deadletter")}),
-            (edge.tgt.node, edge.tgt.port, {PUBSUB: ("in",), ROUNDROBIN: ("in",)}),
+        for direction, node, port, allowed in (
+            ("outport", edge.src.node, edge.src.port, _OUTPORTS),
+            ("inport", edge.tgt.node, edge.tgt.port, _INPORTS),
         ):
             if self._virtual(node):
                 component = self.graph.nodes[node].component
                 if port.casefold() not in allowed[component]:
-                    direction = "outport" if node == edge.src.node else "inport"
                     raise _Pending(
                         f"{node!r} ({component}) has no {direction} {port!r}; "
                         f"there is: {', '.join(allowed[component])}",
                         wrong=True,
                     )
 
-    def _ways(self, edges: tuple[int, ...], shared: bool) -> Iterator[_Way]:
-        """Follow the last edge on through virtual nodes, to every role that it reaches."""
-        node = self.graph.edges[edges[-1]].tgt.node
-        if not self._virtual(node):
-            yield _Way(edges, shared, False)
-            return
-        for number in self.out_of.get(node, ()):
-            edge = self.graph.edges[number]
-            if number in edges or self._is_deadletter(edge):
+    def _ways(self, first: _Step) -> list[_Way]:
+        """Follow an edge on through virtual nodes, to every role that it reaches."""
+        came_from: dict[_Step, list[_Step]] = {first: []}
+        ends: list[_Step] = []
+        ahead = [first]
+        while ahead:
+            step = ahead.pop()
+            number, shared = step
+            self.reached.add(number)
+            node = self.graph.edges[number].tgt.node
+            if not self._virtual(node):
+                ends.append(step)
                 continue
-            yield from self._ways((*edges, number), shared or self._shares(edge))
+            for onward in self._onward(node):
+                following = (onward, shared or self._shares(self.graph.edges[onward]))
+                if following not in came_from:
+                    came_from[following] = []
+                    ahead.append(following)
+                came_from[following].append(step)
+        ways = []
+        for end in sorted(ends):
+            passed = {end}
+            back = [end]
+            while back:
+                for step in came_from[back.pop()]:
+                    if step not in passed:
+                        passed.add(step)
+                        back.append(step)
+            edges = frozenset(number for number, _ in passed)
+            ways.append(_Way(edges, self.graph.edges[end[0]].tgt, end[1]))
+        return ways
 
-    def _join(self, way: _Way, source: Callable[[], str]) -> None:
-        target = self.graph.edges[way.edges[-1]].tgt
+    def _onward(self, node: str) -> list[int]:
+        """The edges that go on from a virtual node with what comes in."""
+        return [
+            number
+            for number in self.out_of.get(node, ())
+            if number not in self.misdrawn and not self._is_deadletter(self.graph.edges[number])
+        ]
+
+    def _join(self, way: _Way, edge: Edge) -> None:
         try:
-            queue = source()
-            inport = self._port(target.node, "inport", target.port).queue
+            source = self._port(edge.src.node, "outport", edge.src.port).queue
+            target = self._port(way.tgt.node, "inport", way.tgt.port).queue
         except _Pending as pending:
             for number in way.edges:
-                self.pending.setdefault(number, pending)
-            return
-        self.carried.update(way.edges)
-        if queue == inport:
-            return  # both ports are one queue of the broker: it is carried already
-        kind = (
-            Kind.DEADLETTER if way.deadletters else Kind.ROUNDROBIN if way.shared else Kind.PUBSUB
-        )
+                self._hold(number, pending)
+        else:
+            kind = Kind.ROUNDROBIN if way.shared else Kind.PUBSUB
+            self._carry(way, Binding(kind, source, target))
+
+    def _carry(self, way: _Way, binding: Binding) -> None:
+        self.carried |= way.edges
         for number in way.edges:
-            self.bindings[number].add(Binding(kind, queue, inport))
+            self.bindings[number].add(binding)
+
+    def _behind(self, node: str) -> list[Endpoint]:
+        """The inports behind a RoundRobin, whose dead letters its deadletter port is about."""
+        reached = set(self.reached)
+        found = {
+            way.tgt: None for number in self._onward(node) for way in self._ways((number, True))
+        }
+        self.reached = reached  # nothing was sent this way, it was only looked at
+        return list(found)
 
     def _join_deadletters(self, number: int, edge: Edge) -> None:
         """Join what the roles behind a RoundRobin cannot process to where its edge leads."""
-        ways = [
-            _Way(way.edges, shared=True, deadletters=True) for way in self._ways((number,), True)
-        ]
-        failing = [
-            self.graph.edges[way.edges[-1]].tgt
-            for first in self.out_of.get(edge.src.node, ())
-            if not self._is_deadletter(self.graph.edges[first])
-            for way in self._ways((first,), True)
-        ]
-        for tgt in failing:
-
-            def source(node: str = tgt.node, port: str = tgt.port) -> str:
-                return self._port(node, "inport", port).queue
-
+        ways = self._ways((number, True))
+        for failing in self._behind(edge.src.node):
             for way in ways:
-                self._join(way, source)
+                try:
+                    source = self._port(failing.node, "inport", failing.port).queue
+                    target = self._port(way.tgt.node, "inport", way.tgt.port).queue
+                except _Pending as pending:
+                    for passed in way.edges:
+                        self._hold(passed, pending)
+                    continue
+                if self._come_back(source, target):
+                    reason = f"dead letters of {source!r} would come back to it, again and again"
+                    self._hold(number, _Pending(reason, wrong=True))
+                    self.refused.update(dict.fromkeys(way.edges, reason))
+                else:
+                    self.dead.setdefault(source, set()).add(target)
+                    self._carry(way, Binding(Kind.DEADLETTER, source, target))
+
+    def _come_back(self, source: str, target: str) -> bool:
+        """Tell whether dead letters could come round: what nobody can process would never rest."""
+        seen, ahead = {target}, [target]
+        while ahead:
+            queue = ahead.pop()
+            if queue == source:
+                return True
+            found = self.dead.get(queue, set()) - seen
+            seen |= found
+            ahead += found
+        return False
 
     # Ports.
-
-    def _source_queue(self, edge: Edge) -> Callable[[], str]:
-        return lambda: self._port(edge.src.node, "outport", edge.src.port).queue
 
     def _port(self, role: str, direction: str, name: str) -> Port:
         if role not in self.graph.nodes:
