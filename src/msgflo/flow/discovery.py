@@ -25,6 +25,7 @@ from msgflo.errors import DefinitionError
 
 __all__ = [
     "DEFAULT_PERIOD",
+    "PERIODS_TO_LIVE",
     "UNKNOWN_PERIOD",
     "Announcement",
     "Definition",
@@ -41,6 +42,9 @@ DEFAULT_PERIOD = 60.0
 
 UNKNOWN_PERIOD = 600.0
 """Seconds: what is assumed of a participant that does not say its period."""
+
+LONGEST_PERIOD = 86400.0
+"""Seconds: who says that it will be silent for longer counts as saying this."""
 
 PERIODS_TO_LIVE = 2.5
 """A participant that was silent for so many of its periods is lost."""
@@ -63,7 +67,7 @@ def place_of(queue: str, instance: int) -> str:
 def queue_of_place(place: str) -> tuple[str, int | None]:
     """Split a place's name into its work queue and instance; ``(place, None)`` if it is none."""
     queue, at, instance = place.rpartition("@")
-    if at and queue and instance.isascii() and instance.isdecimal():
+    if at and queue and instance.isascii() and instance.isdecimal() and instance[0] != "0":
         return queue, int(instance)
     return place, None
 
@@ -220,15 +224,16 @@ class Goodbye(msgspec.Struct, frozen=True):
 def parse_discovery(data: bytes) -> Announcement | Goodbye:
     """Read a message from the discovery channel, as strictly as its senders are careful.
 
-    Accepted beyond the letter: a missing ``label`` or ``icon`` (or ``null``), ports without a
-    ``type`` (they are ``any``), unknown keys. Ports without a queue are kept, and cannot be wired.
+    Accepted beyond the letter: a missing ``label`` or ``icon`` (or ``null``), a missing or empty
+    ``id`` (microcontrollers have none; it is the role then), ports without a ``type`` (they are
+    ``any``), unknown keys. Ports without a queue are kept, and cannot be wired.
 
     Raises:
         DefinitionError: with the reason, and the sender's role as far as it can be told.
     """
     try:
         message = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DefinitionError(f"an announcement is not JSON ({error}): {_cut(data)}") from None
     if not isinstance(message, dict) or message.get("protocol") != "discovery":
         raise DefinitionError(
@@ -240,14 +245,15 @@ def parse_discovery(data: bytes) -> Announcement | Goodbye:
     if not isinstance(payload, dict):
         raise DefinitionError(f"a discovery message has no payload object: {_cut(data)}")
     if command == "goodbye":
-        return Goodbye(id=_text(payload, "id"), role=_text(payload, "role"))
+        role = _text(payload, "role")
+        return Goodbye(id=_optional_text(payload, "id") or role, role=role)
     if command != "participant":
         raise DefinitionError(
             f"a discovery message has command {command!r}; expected 'participant' or 'goodbye'"
         )
     role = _text(payload, "role")
     definition = Definition(
-        id=_text(payload, "id", role),
+        id=_optional_text(payload, "id") or role,
         role=role,
         component=_text(payload, "component", role),
         label=_optional_text(payload, "label"),
@@ -270,7 +276,7 @@ def parse_discovery(data: bytes) -> Announcement | Goodbye:
         definition,
         instance=instance if type(instance) is int and instance > 0 else None,
         places=beside.get("places") is True,
-        period=float(period)
+        period=float(min(period, LONGEST_PERIOD))
         if isinstance(period, int | float) and not isinstance(period, bool) and period > 0
         else UNKNOWN_PERIOD,
         initials=tuple(name for name in initials if isinstance(name, str))
