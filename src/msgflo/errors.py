@@ -40,7 +40,8 @@ what was near, whose fault it is.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 __all__ = [
     "AlreadyRunning",
@@ -83,8 +84,19 @@ def near(got: str, known: Iterable[str]) -> str:
     return f" Did you mean {by_folded[found[0]]!r}?" if found else ""
 
 
+def _rebuild(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+    return cls.__new__(cls, *args)
+
+
+_Reduced = tuple[Callable[..., BaseException], tuple[Any, ...], dict[str, Any]]
+
+
 class MsgFloError(Exception):
     """The root of the tree. Catch it to catch everything that MsgFlo raises."""
+
+    # Errors come back from worker processes, and __init__ makes the text from other arguments.
+    def __reduce__(self) -> _Reduced:
+        return _rebuild, (type(self), self.args), self.__dict__
 
 
 class GraphError(MsgFloError):
@@ -280,6 +292,9 @@ class Reject(Exception):  # raised as an order, not reported as an error
         super().__init__(reason)
         self.reason = reason
 
+    def __reduce__(self) -> _Reduced:
+        return _rebuild, (type(self), self.args), self.__dict__
+
 
 class RetryLater(Exception):  # raised as an order, not reported as an error
     """Raised by a handler: give me this message again later; it does not count as an attempt.
@@ -290,8 +305,11 @@ class RetryLater(Exception):  # raised as an order, not reported as an error
     """
 
     def __init__(self, delay: float, reason: str = "") -> None:
-        if delay < 0:
+        if not delay >= 0:
             raise ValueError(f"the delay is {delay} seconds; it cannot be negative")
         super().__init__(reason or f"retry in {delay:g} s")
         self.delay = float(delay)
         self.reason = reason
+
+    def __reduce__(self) -> _Reduced:
+        return _rebuild, (type(self), self.args), self.__dict__
