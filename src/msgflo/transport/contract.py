@@ -23,12 +23,12 @@ Nothing here touches a network, and nothing a transport raises comes from outsid
 :mod:`msgflo.errors`.
 """
 
+import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit, urlunsplit
 
-from msgflo.errors import TransportError
 from msgflo.flow.binding import Binding
 from msgflo.flow.discovery import place_of
 
@@ -38,6 +38,7 @@ __all__ = [
     "MESSAGE_ID",
     "POISON_LIMIT",
     "POSTPONE_LIMIT",
+    "REQUEUED",
     "Broker",
     "Client",
     "Confirmed",
@@ -51,6 +52,7 @@ __all__ = [
     "Tap",
     "Tapped",
     "redacted",
+    "requeued_headers",
 ]
 
 MESSAGE_ID = "Msgflo-Id"
@@ -84,8 +86,8 @@ Confirmed = Callable[[Exception | None], None]
 class Retry:
     """How often, and after what pauses, a message is given to a failing handler again.
 
-    The pause before attempt ``n + 1`` is ``delay * backoff ** (n - 1)``, at most ``longest``, and
-    varied by up to ``jitter`` of itself in either direction.
+    The pause before attempt ``n + 1`` is ``delay * backoff ** (n - 1)``, varied by up to ``jitter``
+    of itself in either direction, and at most ``longest``.
 
     Attributes:
         attempts: how often the handler is tried in all, from 1 (no retry, the default) to 1000.
@@ -110,6 +112,8 @@ class Retry:
             ("longest", 0, float("inf")),
         ):
             value = getattr(self, name)
+            if name == "attempts" and type(value) is not int:
+                raise ValueError(f"Retry: attempts is {value!r}; expected a whole number")
             if not least <= value <= most:
                 raise ValueError(f"Retry: {name} is {value}; expected {least} to {most}")
 
@@ -120,9 +124,14 @@ class Retry:
             attempt: the attempt that failed.
             chance: a random number from 0 to 1; 0.5 gives the pause without jitter.
         """
-        # The exponent is bounded because a float overflows at about 2 ** 1024.
-        grown = self.delay * min(self.backoff ** min(attempt - 1, 64), 1e9)
-        return min(grown, self.longest) * (1 + self.jitter * (2 * chance - 1))
+        if not self.delay:
+            return 0.0
+        try:
+            grown = self.delay * self.backoff ** (attempt - 1)
+        except OverflowError:
+            grown = self.longest
+        varied = min(grown, self.longest) * (1 + self.jitter * (2 * chance - 1))
+        return min(varied, self.longest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,15 +225,18 @@ class Death:
     died: float = 0.0
 
     def to_headers(self) -> dict[str, str]:
-        """Return the headers that say this. Line breaks are escaped: headers are single lines."""
+        """Return the headers that say this.
+
+        Each is a single line of printable ASCII, of at most 8 kB, whatever the error said.
+        """
         return {
             f"{_DEATH}Queue": _escape(self.queue),
             f"{_DEATH}Role": _escape(self.role),
             f"{_DEATH}Instance": str(self.instance),
             f"{_DEATH}Attempts": str(self.attempts),
             f"{_DEATH}Error": _escape(self.error),
-            f"{_DEATH}Text": _escape(self.text[:2048]),
-            f"{_DEATH}Traceback": _escape(self.traceback[-8192:]),
+            f"{_DEATH}Text": _escape(_start(self.text, 2048)),
+            f"{_DEATH}Traceback": _escape(_end(self.traceback, 8192)),
             f"{_DEATH}First-Seen": f"{self.first_seen:.3f}",
             f"{_DEATH}Died": f"{self.died:.3f}",
         }
@@ -240,9 +252,10 @@ class Death:
 
         def number(name: str) -> float:
             try:
-                return float(headers.get(_DEATH + name, "0"))
+                found = float(headers.get(_DEATH + name, "0"))
             except ValueError:
                 return 0.0
+            return found if math.isfinite(found) else 0.0
 
         return cls(
             queue=text("Queue"),
@@ -263,14 +276,40 @@ class Death:
 
 
 def _escape(text: str) -> str:
-    return text.encode("unicode_escape").decode("ascii")
+    escaped = text.encode("unicode_escape").decode("ascii")
+    # Some brokers cut blanks off at the ends of a header.
+    if escaped.startswith(" "):
+        escaped = "\\x20" + escaped[1:]
+    if escaped.endswith(" "):
+        escaped = escaped[:-1] + "\\x20"
+    return escaped
 
 
 def _unescape(text: str) -> str:
-    try:
-        return text.encode("latin-1", "replace").decode("unicode_escape")
-    except UnicodeDecodeError:
-        return text
+    # What is no escape of ours was written by somebody else, and stays as it stands.
+    return _ESCAPE.sub(_character, text)
+
+
+_ESCAPE = re.compile(r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|U00(?:0[0-9a-f]|10)[0-9a-f]{4}|[nrt\\])")
+_LETTERS = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}
+
+
+def _character(escape: re.Match[str]) -> str:
+    said = escape[0][1:]
+    return _LETTERS.get(said) or chr(int(said[1:], 16))
+
+
+def _start(text: str, most: int) -> str:
+    """Return the start of a text that takes at most so many characters when it is escaped."""
+    text = text[:most]
+    while len(_escape(text)) > most:
+        text = text[: len(text) * most // len(_escape(text))]
+    return text
+
+
+def _end(text: str, most: int) -> str:
+    """Return the end of a text, likewise."""
+    return _start(text[-most:][::-1], most)[::-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -523,7 +562,9 @@ class Broker(Connection):
 
         Neither side needs to exist: queues are made where missing, with the first instance's place
         for a pubsub binding, so that what is sent waits for a participant to come. What is sent
-        after this returns travels by the binding.
+        after this returns travels by the binding. Source and target may have one name (a role with
+        an inport and an outport of one name, joined to itself): to a broker for which both are
+        one thing, such as a topic, this is carried out already, and it must not forward in a ring.
 
         Raises:
             UnsupportedBinding: this broker cannot do it. Nothing was changed.
@@ -613,19 +654,33 @@ def requeued_headers(letter: DeadLetter) -> dict[str, str]:
 
 
 def redacted(url: str) -> str:
-    """Return the URL with its password (or token) replaced, for showing and logging."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise TransportError(
-            "the broker URL cannot be read (it is not shown: it may hold a password)"
-        ) from None
-    if parts.password is None and (parts.username is None or parts.scheme not in {"nats", "tls"}):
-        return url
-    user = f"{parts.username}:***" if parts.password is not None else "***"
-    host = (
-        f"[{parts.hostname}]" if parts.hostname and ":" in parts.hostname else parts.hostname or ""
-    )
-    address = f"{user}@{host}" + (f":{port}" if port else "")
-    return urlunsplit(parts._replace(netloc=address))
+    """Return the URL with its passwords and tokens replaced, for showing and logging.
+
+    Where it cannot be told what is a password, more is replaced.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url if "@" not in url else f"***@{url.rpartition('@')[2]}"
+    end = next((at for at, character in enumerate(rest) if character in "/?#"), len(rest))
+    address, tail = rest[:end], rest[end:]
+    if "@" in tail:
+        # A password with a slash in it that was not escaped, most likely.
+        return f"{scheme}://***@{tail.rpartition('@')[2]}"
+    tail = _SECRET_OPTION.sub(r"\1***", tail)
+    user, at, hosts = address.rpartition("@")
+    if not at:
+        known = _PORT.search(address) is None
+        return f"{scheme}://{address if known else '***'}{tail}"
+    if "@" in user:
+        user = "***"
+    elif ":" in user:
+        user = f"{user.partition(':')[0]}:***"
+    elif scheme.lower() in {"nats", "tls"}:
+        user = "***"  # a token
+    return f"{scheme}://{user}@{hosts}{tail}"
+
+
+_SECRET_OPTION = re.compile(
+    r"((?:[?&;])[^=&;]*(?:pass|secret|token|key|jwt|credential)[^=&;]*=)[^&;#]*", re.I
+)
+_PORT = re.compile(r":(?!\d{1,5}(?:,|$))[^\]]*$")  # what is no port may be a password
