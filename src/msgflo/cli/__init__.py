@@ -1,0 +1,84 @@
+"""The ``msgflo`` command.
+
+Each subcommand is a module of its own, imported when it is used: help has to answer at once.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from msgflo.errors import ConfigurationError, MsgFloError
+
+__all__ = ["main", "msgflo"]
+
+_COMMANDS = {
+    "components": ("msgflo.cli.library", "List the components of a project's library."),
+    "graph": ("msgflo.cli.graph", "Check, convert and draw graph files."),
+    "participant": ("msgflo.cli.participant", "Run the component in a Python file as a role."),
+    "run": ("msgflo.cli.run", "Run a graph: broker, processes and connections."),
+    "send": ("msgflo.cli.messages", "Send a message to an inport."),
+    "tail": ("msgflo.cli.messages", "Watch what passes a port."),
+}
+
+
+class _Commands(click.Group):
+    """Knows its commands by name and a line each, and imports one when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return sorted(_COMMANDS)
+
+    def get_command(  # click's signature
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        name: str,
+    ) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        module = importlib.import_module(_COMMANDS[name][0])
+        found: click.Command = getattr(module, name)
+        return found
+
+    def format_commands(  # click's signature
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        formatter: click.HelpFormatter,
+    ) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in sorted(_COMMANDS.items())])
+
+
+@click.command(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="msgflo", message="%(package)s %(version)s")
+def msgflo() -> None:
+    """Flow-based programming over message brokers.
+
+    Any process is a node, any queue is an edge.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and exit: 0 on success, 1 when the work failed, 2 on wrong use."""
+    try:
+        result: Any = msgflo.main(args=arguments, prog_name="msgflo", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output has gone. Nothing more can be said, not even at exit.
+        sys.stderr.close()
+        sys.exit(0)
+    except MsgFloError as error:
+        click.echo(f"msgflo: {error}", err=True)
+        sys.exit(2 if isinstance(error, ConfigurationError) else 1)
+    sys.exit(result if isinstance(result, int) else 0)

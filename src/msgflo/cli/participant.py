@@ -1,0 +1,32 @@
+"""``msgflo participant``: one component of a Python file, as one role."""
+
+import click
+
+from msgflo.environment import parse_packets
+from msgflo.participant import run_file
+
+__all__ = ["participant"]
+
+
+@click.command()
+@click.argument("file", type=click.Path())
+@click.argument("role", required=False, envvar="MSGFLO_ROLE")
+@click.option("--component", default="", help="Which of the file's components, if it has several.")
+@click.option("--broker", envvar="MSGFLO_BROKER", help="The broker's URL. [env: MSGFLO_BROKER]")
+@click.option("--instance", type=click.IntRange(1), help="Which of the role's participants it is.")
+@click.option("--iips", "-i", help="Initial packets: a JSON object of port and value.")
+def participant(
+    file: str,
+    role: str | None,
+    component: str,
+    broker: str | None,
+    instance: int | None,
+    iips: str | None,
+) -> int:
+    """Run the component in FILE as the role ROLE, until it is stopped.
+
+    It waits for its messages; a coordinator (msgflo run) connects it. SIGTERM and Ctrl-C let it
+    finish what it has begun.
+    """
+    packets = parse_packets(iips, "--iips") if iips is not None else None
+    return run_file(file, role, component=component, broker=broker, instance=instance, iips=packets)
