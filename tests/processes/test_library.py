@@ -147,17 +147,39 @@ def test_a_name_that_one_file_alone_gives_its_component_is_found_at_last(project
                 "def resize(i: bytes) -> bytes:\n    '''Shrink an image.'''\n"
             ),
             "components/vac.yml": "component: home/Vacuum\nlabel: cleans",
-            "components/two.py": (
-                "from msgflo import component\n@component('a/One')\ndef one(x): ...\n"
-                "@component('a/Two')\ndef two(x): ...\n"
-            ),
         }
     )
     assert library.get("images/Resize").name == "resize"
     assert library.get("images/Resize").description == "Shrink an image."
     assert library.get("home/Vacuum").name == "vac"
+    assert "--component" not in library.command("images/Resize", "r").argv
+
+
+def test_of_several_components_in_a_file_the_one_that_is_asked_for_is_run(project):
+    library = project(
+        {
+            "components/text.py": (
+                "import msgflo\nfrom msgflo import component\n"
+                "@component('a/One')\ndef one(x): ...\n"
+                "@msgflo.component(concurrency=2)\nasync def two(x): ...\n"
+                "@msgflo.source(name='Three', every='1s')\ndef three(): ...\n"
+                "class Four(msgflo.Participant): ...\n"
+                "@other\ndef no_component(): ...\n"
+            ),
+            "components/Main.py": (
+                "from msgflo import component\n"
+                "@component('x/Main')\ndef main(x): ...\n@component\ndef extra(x): ...\n"
+            ),
+        }
+    )
+    assert library.get("text").declares == ("a/One", "two", "Three", "Four")
+    for name in ("a/One", "two", "Three", "Four"):
+        assert library.get(name).name == "text"
+        assert library.command(name, "r").argv[-3:] == ("r", "--component", name)
+    assert library.command("Main", "r").argv[-2:] == ("--component", "x/Main")
+    assert library.command("text", "r").argv[-1] == "r"
     with pytest.raises(UnknownComponent):
-        library.get("a/One")
+        library.get("no_component")
 
 
 def test_what_several_files_declare_is_not_guessed(project):

@@ -343,14 +343,14 @@ async def test_cancelling_a_stop_does_not_keep_the_process_alive(heard):
 
 
 async def test_close_ends_everything_at_once_and_the_watchdog_and_refuses_new_ones(heard):
-    async with supervise(heard, grace=0.5) as supervisor:
+    async with supervise(heard, grace=1) as supervisor:
         for instance in range(1, 6):
             await supervisor.start("deaf", instance, sh("trap '' TERM; echo up; sleep 60"))
         await heard.until(lambda: len(heard.lines) == 5)
         watchdog = supervisor.watchdog_pid
         assert runs(watchdog)
         pids = [said.pid for said in supervisor.processes()]
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(4):
             await supervisor.close()
         assert not any(runs(pid) for pid in [*pids, watchdog])
         await supervisor.close()

@@ -78,7 +78,7 @@ class Component:
         description: a line for people, from the file's docstring or label.
         virtual: it is carried out by the broker; no process runs for it.
         foreign: the definition in its file, for a participant that runs somewhere else.
-        declares: names that its file gives to components, beside the file's own.
+        declares: the names that its file gives to the components in it.
         origin: where its command comes from: a configuration file, or the file itself.
     """
 
@@ -213,7 +213,7 @@ class Library:
         """Find the component that a graph means by a name.
 
         It is looked up as it is, then without its namespace, then in the library's own namespace,
-        and at last among the names that files themselves give to the one component they hold.
+        and at last among the names that files themselves give to the components in them.
 
         Returns:
             The component; for a virtual one, one that says so.
@@ -273,6 +273,8 @@ class Library:
             role=role,
             iips=iips,
         )
+        if words == PYTHON_RUNNER:
+            argv = (*argv, *_which(found, component))
         root = self._root.absolute()
         return Command(argv, {"PATH": search_path(root), "PYTHONUNBUFFERED": "1"}, root)
 
@@ -549,6 +551,18 @@ def _shown(template: Template | None) -> str:
     if template is None:
         return ""
     return template if isinstance(template, str) else " ".join(template)
+
+
+def _which(component: Component, asked: str) -> tuple[str, ...]:
+    """Return what says which component of a Python file is meant, if there are several in it."""
+    if len(component.declares) < 2:
+        return ()
+    base = component.name.rpartition("/")[2]
+    for name in (asked, asked.rpartition("/")[2], base):
+        for declared in component.declares:
+            if name in (declared, declared.rpartition("/")[2]):
+                return "--component", declared
+    return ()
 
 
 def _write_whole(path: Path, code: str) -> None:

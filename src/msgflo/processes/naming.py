@@ -39,6 +39,9 @@ EXTENSIONS = {
 """The extension of a new file by its language; any other language is its own extension."""
 
 _BASENAME = re.compile(r"[^\W_][\w.+-]*")
+# What makes a component of a function or a class, whatever the module is called there.
+_DECORATORS = frozenset({"component", "source"})
+_BASES = frozenset({"Component", "Participant"})
 _EXTENSION = re.compile(r"[a-z0-9+]{1,16}")
 # Devices of Windows, which shares and archives of a checkout may meet, with any extension.
 _RESERVED = frozenset(
@@ -125,8 +128,9 @@ def declared_in(path: Path) -> tuple[str, tuple[str, ...]]:
     """Return what a Python file says of itself, without running it.
 
     Returns:
-        The first line of its docstring, or of its component's; and the name that it gives its only
-        component by ``@msgflo.component("images/Resize")``, if it does.
+        The first line of its docstring, or of its first component's; and the names of its
+        components: what ``@msgflo.component("images/Resize")`` says, or else the name of the
+        function or class.
 
     Raises:
         OSError: it cannot be read.
@@ -137,30 +141,34 @@ def declared_in(path: Path) -> tuple[str, tuple[str, ...]]:
     declared = []
     lines = [ast.get_docstring(tree)]
     for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            for decorator in node.decorator_list:
-                if _decorates(decorator):
-                    lines.append(ast.get_docstring(node))
-                    declared.append(_literal(decorator))
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            continue
+        name = next((_said(d) for d in node.decorator_list if _called(d) in _DECORATORS), None)
+        bases = node.bases if isinstance(node, ast.ClassDef) else []
+        if name is None and any(_called(base) in _BASES for base in bases):
+            name = ""
+        if name is not None:
+            declared.append(name or node.name)
+            lines.append(ast.get_docstring(node))
     described = next((line.strip().splitlines()[0] for line in lines if line and line.strip()), "")
-    # Of several, a name would not say which one is to run.
-    names = declared[:1] if len(declared) == 1 else []
-    return described, tuple(name for name in names if name)
+    return described, tuple(declared)
 
 
-def _decorates(decorator: ast.expr) -> bool:
-    function = decorator.func if isinstance(decorator, ast.Call) else decorator
-    name = function.attr if isinstance(function, ast.Attribute) else ""
-    if isinstance(function, ast.Name):
-        name = function.id
-    return name in {"component", "source"}
+def _called(expression: ast.expr) -> str:
+    """Return the last part of what is named or called, such as ``component``."""
+    named = expression.func if isinstance(expression, ast.Call) else expression
+    if isinstance(named, ast.Attribute):
+        return named.attr
+    return named.id if isinstance(named, ast.Name) else ""
 
 
-def _literal(decorator: ast.expr) -> str:
-    if isinstance(decorator, ast.Call) and decorator.args:
-        first = decorator.args[0]
-        if isinstance(first, ast.Constant) and isinstance(first.value, str):
-            return first.value
+def _said(decorator: ast.expr) -> str:
+    """Return the name that a decorator is given, or ``""``."""
+    if isinstance(decorator, ast.Call):
+        named = [keyword.value for keyword in decorator.keywords if keyword.arg == "name"]
+        for said in [*decorator.args[:1], *named]:
+            if isinstance(said, ast.Constant) and isinstance(said.value, str):
+                return said.value
     return ""
 
 
