@@ -5,35 +5,24 @@ announced itself, what the broker has bound, which order was carried out. Each f
 orders that bring the one closer to the other; none of them waits for anything, so a network that
 is half there is wired by half, and the rest is *pending*, with its reason, until its fact comes.
 
-A participant's life, as seen from here:
-
-    (nothing) --announced--> live --silent for 2.5 periods--> lost --announced--> live
-                              |                                |
-                              +------------goodbye-------------+--> (nothing)
-
-A participant that is lost changes nothing for its role: its bindings stay, and what is sent
-waits. One that takes the instance number of another has taken its place.
+Who is there and what ports its role has is kept by :mod:`.participants`, who was given which
+initial packet by :mod:`.initials`.
 
 What is bound and not wanted is removed only if this network bound it before; what others bound is
 shown and left alone. :class:`Memory` is what has to outlive the coordinator for that.
 """
 
-import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from types import MappingProxyType
+from typing import assert_never
 
 import msgspec
 
+from msgflo.coordinator.initials import Given, Initials, SendInitial
+from msgflo.coordinator.participants import Event, Life, Participants
 from msgflo.flow.binding import Binding, Kind, Wiring, diff, is_virtual, wire
-from msgflo.flow.discovery import (
-    PERIODS_TO_LIVE,
-    UNKNOWN_PERIOD,
-    Announcement,
-    Definition,
-    Goodbye,
-    place_of,
-)
+from msgflo.flow.discovery import Announcement, Definition, Goodbye
 from msgflo.flow.graph import Edge, Graph
 
 __all__ = [
@@ -71,53 +60,7 @@ class Unbind:
     binding: Binding
 
 
-@dataclass(frozen=True, slots=True)
-class SendInitial:
-    """Give a participant its initial packet.
-
-    Attributes:
-        participant: whose it is; orders for one that is gone need not be carried out.
-        port: the inport.
-        queue: the place of the participant, or its work queue where it has no places.
-        body: the packet, as JSON.
-        id: the message's id: the same for the same packet to the same participant.
-    """
-
-    participant: str
-    port: str
-    queue: str
-    body: bytes
-    id: str
-
-
 Order = Bind | Unbind | SendInitial
-
-
-class Life(StrEnum):
-    """How a participant or a role is, as far as announcements tell."""
-
-    PENDING = "pending"
-    LIVE = "live"
-    LOST = "lost"
-    VIRTUAL = "virtual"
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something a person would want to be told.
-
-    Attributes:
-        kind: ``live``, ``lost``, ``gone``, ``changed`` (of participants), ``bound``, ``unbound``,
-            ``failed`` (of orders), ``wrong`` (the graph must change).
-        role: whom it concerns; ``""`` for bindings.
-        text: in words.
-        instance: which of the role's participants; ``None``: none in particular, or unknown.
-    """
-
-    kind: str
-    role: str
-    text: str
-    instance: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,41 +144,36 @@ class Memory(msgspec.Struct):
     """What must outlive the coordinator, to be written down after each change.
 
     Attributes:
-        bindings: made by this network and not removed.
-        definitions: the last that each role announced, so that its edges are known before it is
+        bindings: made by this network, or being made, and not removed.
+        definitions: what each role was last taken to be, so that its edges are known before it is
             heard again.
-        served: initial packets that were given, by participant.
+        given: initial packets that were given, by role and participant.
     """
 
-    bindings: list[tuple[str, str, str]] = []
+    bindings: list[tuple[Kind, str, str]] = []
     definitions: dict[str, Definition] = {}
-    served: dict[str, list[str]] = {}
+    given: dict[str, dict[str, Given]] = {}
 
 
 @dataclass(slots=True)
 class _Failure:
     reason: str
     tries: int
-    again: float  # when to try again; inf: not until the graph changes
+    again: float  # when to try again; NEVER: not until the graph changes; DUE: now, or being tried
 
 
-@dataclass(slots=True)
-class _Participant:
-    announcement: Announcement
-    heard: float
-    lost: bool = False
-
-    @property
-    def expires(self) -> float:
-        return self.heard + self.announcement.time_to_live
+NEVER = float("inf")
+DUE = float("-inf")
 
 
 @dataclass(slots=True)
 class _State:
-    bound: set[Binding] = field(default_factory=set)  # seen in the broker
+    bound: set[Binding] = field(default_factory=set)  # in the broker, as far as known
+    unsure: set[Binding] = field(default_factory=set)  # an order failed: may be bound or not
     ours: set[Binding] = field(default_factory=set)  # made by this network
     asked: set[Order] = field(default_factory=set)  # ordered, not answered
     failures: dict[Order, _Failure] = field(default_factory=dict)
+    touched: set[Binding] | None = None  # ordered since the broker was asked what is bound
 
 
 class Network:
@@ -245,40 +183,56 @@ class Network:
     :meth:`tick`; each returns orders to carry out and to report on. What people should hear of
     gathers in :attr:`events`, to be taken out by the caller.
 
+    Orders may be carried out at the same time and in any sequence: no two that are out at a time
+    undo each other.
+
     Args:
         graph: what is wanted.
         memory: what an earlier coordinator of this network left.
+        assumed: what roles are taken to be until somebody announces them, so that a network can
+            be wired before its processes start and the first message finds its way.
+
+    Attributes:
+        graph: what is wanted.
+        changes: grows with each fact that says something new; a heartbeat does not.
     """
 
-    def __init__(self, graph: Graph, memory: Memory | None = None) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        memory: Memory | None = None,
+        assumed: Mapping[str, Definition] = MappingProxyType({}),
+    ) -> None:
         memory = memory or Memory()
         self.graph = graph
-        self.events: list[Event] = []
-        self._participants: dict[str, _Participant] = {}
-        self._definitions: dict[str, Definition] = dict(memory.definitions)
-        self._served: dict[str, set[str]] = {
-            participant: set(packets) for participant, packets in memory.served.items()
-        }
+        self._assumed = assumed
+        self.changes = 0
+        self._participants = Participants(memory.definitions)
+        self._participants.wanted = graph.nodes
+        self._initials = Initials(graph, memory.given)
         self._state = _State()
-        for kind, source, target in memory.bindings:
-            self._state.ours.add(Binding(Kind(kind), source, target))
+        self._state.ours.update(Binding(*binding) for binding in memory.bindings)
         self._found = False
         self._wiring: Wiring | None = None
+        self._wired: dict[str, Definition] = {}  # what the wiring was made from
         self._told_wrong: set[tuple[str, str]] = set()
-        self._remembered: set[str] = set(self._served)  # participants not heard of yet
-        self._forget_at: float | None = None
+
+    @property
+    def events(self) -> list[Event]:
+        """What happened, to be taken out by the caller."""
+        return self._participants.events
+
+    @events.setter
+    def events(self, events: list[Event]) -> None:
+        self._participants.events = events
 
     @property
     def memory(self) -> Memory:
         """What to write down now."""
         return Memory(
-            bindings=sorted((str(b.kind), b.source, b.target) for b in self._state.ours),
-            definitions=dict(self._definitions),
-            served={
-                participant: sorted(packets)
-                for participant, packets in self._served.items()
-                if packets
-            },
+            bindings=sorted((b.kind, b.source, b.target) for b in self._state.ours),
+            definitions=dict(self._participants.definitions),
+            given=self._initials.given,
         )
 
     # Facts.
@@ -286,60 +240,68 @@ class Network:
     def change_graph(self, graph: Graph) -> list[Order]:
         """Want another graph from now on; also to be called after an edit of the same one."""
         self.graph = graph
-        for order, failure in list(self._state.failures.items()):
-            if failure.again == float("inf"):
-                del self._state.failures[order]
+        self._participants.wanted = graph.nodes
+        self._initials.change_graph(graph)
+        self._wiring = None
+        failures = self._state.failures
+        for order in [order for order, failure in failures.items() if failure.again == NEVER]:
+            del failures[order]
         return self._reconsider()
 
     def heard(self, announcement: Announcement, now: float) -> list[Order]:
         """A participant announced itself. Any number of times; what is new counts."""
-        definition = announcement.definition
-        known = self._participants.get(definition.id)
-        if known is None:
-            self._replace(announcement)
-            self._tell_of("live", announcement, "is live")
-        elif known.lost:
-            self._tell_of("live", announcement, "is live again")
-        self._participants[definition.id] = _Participant(announcement, now)
-        before = self._definitions.get(definition.role)
-        if before is None or not before.same_ports(definition):
-            if before is not None and known is not None:
-                self._tell_of("changed", announcement, "has changed ports")
-            self._definitions[definition.role] = definition
+        if not self._participants.heard(announcement, now):
+            return []
+        rewired = self._is_rewired()
+        self.wiring()  # before it is asked what a participant is to be given
+        self._initials.appeared(announcement)
+        if rewired:
             return self._reconsider()
-        if known is None or known.lost or known.announcement.initials != announcement.initials:
-            return self._reconsider()
-        return []
+        self._changed()
+        return self._issue(self._due(announcement))
 
     def left(self, goodbye: Goodbye) -> list[Order]:
         """A participant said goodbye. Its role keeps its ports and its bindings."""
-        gone = self._participants.pop(goodbye.id, None)
-        self._served.pop(goodbye.id, None)
-        if gone is not None:
-            self._tell_of("gone", gone.announcement, "said goodbye")
-        return []
+        if not self._participants.left(goodbye):
+            return []
+        self._forget()
+        return self._reconsider()
 
     def vanished(self, role: str, instance: int) -> None:
         """A participant's process is known to have ended without a goodbye: it is lost now."""
-        for participant in self._participants.values():
-            announcement = participant.announcement
-            if (
-                announcement.definition.role == role
-                and announcement.instance == instance
-                and not participant.lost
-            ):
-                participant.lost = True
-                self._tell_of("lost", announcement, "is lost: its process ended")
+        if self._participants.vanished(role, instance):
+            self._changed()
+
+    def asking(self) -> None:
+        """The broker is being asked what is bound.
+
+        What is ordered from now on until :meth:`found` may be in its answer or not.
+        """
+        self._state.touched = {
+            order.binding for order in self._state.asked if not isinstance(order, SendInitial)
+        }
 
     def found(self, bindings: Iterable[Binding]) -> list[Order]:
         """The broker was asked what is bound, and this is all of it."""
-        self._state.bound = set(bindings)
+        state = self._state
+        if state.touched is None:
+            self.asking()
+        touched = state.touched or set()
+        state.touched = None
+        state.bound = (set(bindings) - touched) | (state.bound & touched)
+        state.unsure &= touched
         self._found = True
+        # What was made by us and is not there any more was removed by somebody.
+        state.ours &= state.bound | state.unsure | touched
+        # The broker answers, so what failed for want of it can be tried at once.
+        for order, failure in state.failures.items():
+            if failure.again != NEVER and order not in state.asked:
+                failure.again = DUE
         return self._reconsider()
 
     def done(self, order: Order) -> list[Order]:
         """An order was carried out."""
-        self._state.asked.discard(order)
+        self._answered(order)
         self._state.failures.pop(order, None)
         match order:
             case Bind(binding):
@@ -351,79 +313,87 @@ class Network:
                 self._state.ours.discard(binding)
                 self._tell("unbound", "", f"unbound {binding}")
             case SendInitial():
-                if order.participant in self._participants:
-                    self._served.setdefault(order.participant, set()).add(order.id)
+                self._initials.done(order)
+                self._changed()
+                there = self._participants.get(order.role, order.participant)
+                return self._issue(self._due(there.announcement)) if there else []
+            case _:
+                assert_never(order)
         return self._reconsider()
 
     def failed(self, order: Order, reason: str, now: float, *, final: bool = False) -> list[Order]:
-        """An order could not be carried out.
+        """An order could not be carried out, or nobody knows whether it was.
 
         Args:
             order: which.
             reason: in words.
             now: the time.
-            final: trying again cannot help until the graph changes.
+            final: nothing was done, and trying again cannot help until the graph changes.
         """
-        self._state.asked.discard(order)
+        self._answered(order)
+        if not isinstance(order, SendInitial):
+            if not final:
+                self._state.bound.discard(order.binding)
+                self._state.unsure.add(order.binding)
+            elif isinstance(order, Bind):
+                self._state.ours.discard(order.binding)
         before = self._state.failures.get(order)
         tries = before.tries + 1 if before else 1
         pause = min(FIRST_PAUSE * 2 ** min(tries - 1, 16), LONGEST_PAUSE)
-        again = float("inf") if final else now + pause
-        self._state.failures[order] = _Failure(reason, tries, again)
+        self._state.failures[order] = _Failure(reason, tries, NEVER if final else now + pause)
         if before is None or before.reason != reason:
-            self._tell("failed", getattr(order, "participant", ""), f"{_words(order)}: {reason}")
-        return []
+            role = order.role if isinstance(order, SendInitial) else ""
+            self._tell("failed", role, f"{_words(order)}: {reason}")
+        return self._reconsider()
 
     def tick(self, now: float) -> list[Order]:
         """Time has passed: who was silent for too long is lost, what failed is tried again."""
-        for participant in self._participants.values():
-            if not participant.lost and participant.expires <= now:
-                participant.lost = True
-                announcement = participant.announcement
-                silent = announcement.time_to_live
-                self._tell_of(
-                    "lost", announcement, f"is lost: nothing heard of it for {silent:.0f} s"
-                )
-        self._forget(now)
-        due = [order for order, failure in self._state.failures.items() if failure.again <= now]
-        for order in due:
-            # Kept, so that the next failure waits longer; out of the way of _reconsider.
-            self._state.failures[order].again = -1.0
-        orders = self._reconsider() if due else []
-        for order in due:
-            if order not in self._state.asked:
-                del self._state.failures[order]  # nobody wants it any more
-        return orders
-
-    def _forget(self, now: float) -> None:
-        """Drop what is remembered of participants that have not come back."""
-        if self._forget_at is None:
-            self._forget_at = now + 2 * UNKNOWN_PERIOD * PERIODS_TO_LIVE
-        elif now >= self._forget_at:
-            for participant in self._remembered - self._participants.keys():
-                self._served.pop(participant, None)
-            self._remembered.clear()
+        changed = self._participants.tick(now)
+        if changed:
+            self._forget()
+        for failure in self._state.failures.values():
+            if failure.again <= now and failure.again != DUE:
+                failure.again = DUE
+                changed = True
+        return self._reconsider() if changed else []
 
     def next_deadline(self) -> float | None:
         """When to call :meth:`tick` at the latest; ``None``: not before another fact."""
-        times = [p.expires for p in self._participants.values() if not p.lost]
-        times += [
-            failure.again
-            for order, failure in self._state.failures.items()
-            if order not in self._state.asked and failure.again != float("inf")
-        ]
-        return min(times, default=None)
+        again = [f.again for f in self._state.failures.values() if DUE < f.again < NEVER]
+        silent = self._participants.next_deadline()
+        return min(again if silent is None else [silent, *again], default=None)
+
+    def _answered(self, order: Order) -> None:
+        self._state.asked.discard(order)
+        if not isinstance(order, SendInitial):
+            self._state.unsure.discard(order.binding)
+            if self._state.touched is not None:
+                self._state.touched.add(order.binding)
+
+    def _forget(self) -> None:
+        """Forget what was given to participants that are gone."""
+        knows = self._participants.knows
+        self._initials.forget(lambda role, id_: not knows(role, id_), self._participants.complete)
+
+    def _changed(self) -> None:
+        self.changes += 1
 
     # What is known.
 
     def definition(self, role: str) -> Definition | None:
         """Return what a role last announced, or an earlier coordinator remembered."""
-        return self._definitions.get(role)
+        return self._participants.definitions.get(role)
+
+    def _known(self) -> dict[str, Definition]:
+        return {**self._assumed, **self._participants.definitions}
 
     def wiring(self) -> Wiring:
         """Return what the graph asks of the broker, as far as it can be said now."""
         if self._wiring is None:
-            self._wiring = wire(self.graph, self._definitions)
+            self._wired = self._known()
+            self._wiring = wire(self.graph, self._wired)
+            self._initials.want(self._wiring)
+            self._tell_wrong(self._wiring)
         return self._wiring
 
     def status(self) -> NetworkStatus:
@@ -431,17 +401,13 @@ class Network:
         return NetworkStatus(
             roles=tuple(self._roles()),
             edges=tuple(self._edges()),
-            initials=tuple(
-                f"{initial.role} {initial.port}: {initial.reason}"
-                for initial in self.wiring().initials
-                if initial.reason
-            ),
+            initials=tuple(self._missing_initials()),
             found=tuple(sorted(self._state.bound - self.wiring().bindings)),
         )
 
     def _roles(self) -> Iterable[RoleStatus]:
         by_role: dict[str, list[ParticipantStatus]] = {}
-        for participant in self._participants.values():
+        for participant in self._participants:
             by_role.setdefault(participant.announcement.definition.role, []).append(
                 ParticipantStatus(
                     participant.announcement,
@@ -462,91 +428,101 @@ class Network:
             reason, wrong = wiring.reason, wiring.wrong
             missing = [b for b in wiring.bindings if b not in self._state.bound]
             if not reason and missing:
-                failure = self._state.failures.get(Bind(missing[0]))
+                failures = [self._state.failures.get(Bind(binding)) for binding in missing]
+                failure = next((failure for failure in failures if failure is not None), None)
                 reason = failure.reason if failure else "being bound"
+                wrong = failure is not None and failure.again == NEVER
             yield EdgeStatus(wiring.edge, wiring.bindings, reason, wrong)
+
+    def _missing_initials(self) -> Iterator[str]:
+        for initial in self.wiring().initials:
+            if initial.reason:
+                yield f"{initial.role} {initial.port}: {initial.reason}"
+        for order, failure in self._state.failures.items():
+            if isinstance(order, SendInitial):
+                yield f"{order.role} {order.port}: {failure.reason}"
 
     # Orders.
 
+    def _is_rewired(self) -> bool:
+        """Tell whether the definitions are others than those that the wiring was made from."""
+        if self._wiring is None:
+            return True
+        definitions = self._known()
+        for role in self.graph.nodes:
+            now, then = definitions.get(role), self._wired.get(role)
+            if now is not then and (now is None or then is None or not now.same_ports(then)):
+                self._wiring = None
+                return True
+        return False
+
     def _reconsider(self) -> list[Order]:
         """Return what is to be done now and was not ordered already."""
-        self._wiring = None
+        self._changed()
+        self._is_rewired()
         wiring = self.wiring()
-        self._tell_wrong(wiring)
-        orders: list[Order] = []
-        if self._found:
-            change = diff(self._state.bound, wiring.bindings)
-            self._state.ours |= self._state.bound & wiring.bindings
-            orders += [Bind(binding) for binding in change.add]
-            # A source's old way stays until its new ones are bound: in between a message takes
-            # both, never none.
-            incomplete = {binding.source for binding in change.add}
-            orders += [
-                Unbind(binding)
-                for binding in change.remove
-                if binding in self._state.ours and binding.source not in incomplete
-            ]
-            # What is remembered as ours and not there any more was removed by somebody.
-            self._state.ours &= self._state.bound | wiring.bindings
-        orders += self._initials(wiring)
-        ordered = [order for order in orders if self._may(order)]
-        self._state.asked.update(ordered)
-        return ordered
+        wanted = [*self._bindings(wiring), *self._all_due()]
+        failures, still = self._state.failures, set(wanted)
+        for order in [o for o in failures if o not in still and o not in self._state.asked]:
+            del failures[order]  # nobody wants it any more
+        return self._issue(wanted)
 
-    def _may(self, order: Order) -> bool:
-        failure = self._state.failures.get(order)
-        return order not in self._state.asked and (failure is None or failure.again < 0)
+    def _bindings(self, wiring: Wiring) -> Iterator[Order]:
+        if not self._found:
+            return
+        state, wanted = self._state, wiring.bindings
+        state.ours |= state.bound & wanted
+        # What is being unbound is as good as gone, and is bound again when that is done.
+        going = {order.binding for order in state.asked if isinstance(order, Unbind)}
+        add = diff(state.bound - going, wanted).add
+        yield from map(Bind, add)
+        # A source's old way stays until its new ones are bound: in between a message takes both,
+        # never none.
+        incomplete = {binding.source for binding in add}
+        for binding in diff(state.bound | state.unsure, wanted).remove:
+            if binding in state.ours and binding.source not in incomplete:
+                yield Unbind(binding)
 
-    def _initials(self, wiring: Wiring) -> Iterable[SendInitial]:
-        for initial in wiring.initials:
-            if not initial.queue:
+    def _issue(self, wanted: Iterable[Order]) -> list[Order]:
+        """Return those orders that are not out, may be tried, and undo none that is out."""
+        state, issued = self._state, []
+        for order in wanted:
+            failure = state.failures.get(order)
+            if order in state.asked or (failure is not None and failure.again != DUE):
                 continue
-            for participant in self._participants.values():
-                announcement = participant.announcement
-                definition = announcement.definition
-                if definition.role != initial.role or participant.lost:
-                    continue
-                packet = msgspec.json.encode(initial.data)
-                name = f"{definition.id} {initial.port}".encode() + b" " + packet
-                order = SendInitial(
-                    definition.id,
-                    initial.port,
-                    place_of(initial.queue, announcement.instance)
-                    if announcement.places and announcement.instance
-                    else initial.queue,
-                    packet,
-                    "initial-" + hashlib.blake2b(name, digest_size=12).hexdigest(),
-                )
-                served = self._served.get(definition.id, ())
-                if order.id not in served and initial.port not in announcement.initials:
-                    yield order
+            match order:
+                case Bind(binding):
+                    if Unbind(binding) in state.asked:
+                        continue
+                    # Known as ours before it is made: this process may die in between.
+                    state.ours.add(binding)
+                case Unbind(binding):
+                    if Bind(binding) in state.asked:
+                        continue
+                case SendInitial():
+                    pass
+                case _:
+                    assert_never(order)
+            state.asked.add(order)
+            if state.touched is not None and not isinstance(order, SendInitial):
+                state.touched.add(order.binding)
+            issued.append(order)
+        return issued
 
-    def _replace(self, announcement: Announcement) -> None:
-        """Forget a lost participant whose place this one has taken."""
+    def _due(self, announcement: Announcement) -> Iterator[SendInitial]:
         definition = announcement.definition
-        for id_, participant in list(self._participants.items()):
-            other = participant.announcement
-            if other.definition.role != definition.role:
-                continue
-            same_place = announcement.instance is not None and (
-                other.instance == announcement.instance
-            )
-            if participant.lost and (same_place or announcement.instance is None):
-                del self._participants[id_]
-                self._served.pop(id_, None)
+        there = self._participants.get(definition.role, definition.id)
+        if there is not None and not there.lost:
+            yield from self._initials.due(announcement)
+
+    def _all_due(self) -> Iterator[SendInitial]:
+        for role in self._initials.roles:
+            for participant in self._participants.of(role):
+                if not participant.lost:
+                    yield from self._initials.due(participant.announcement)
 
     def _tell(self, kind: str, role: str, text: str) -> None:
         self.events.append(Event(kind, role, text))
-
-    def _tell_of(self, kind: str, announcement: Announcement, text: str) -> None:
-        self.events.append(
-            Event(
-                kind,
-                announcement.definition.role,
-                f"{_named(announcement)} {text}",
-                announcement.instance,
-            )
-        )
 
     def _tell_wrong(self, wiring: Wiring) -> None:
         wrong = {
@@ -561,11 +537,6 @@ class Network:
         for role, text in sorted(wrong - self._told_wrong):
             self._tell("wrong", role, text)
         self._told_wrong = wrong
-
-
-def _named(announcement: Announcement) -> str:
-    role = announcement.definition.role
-    return f"{role}.{announcement.instance}" if announcement.instance else role
 
 
 def _life(participants: Iterable[ParticipantStatus]) -> Life:
@@ -588,4 +559,4 @@ def _words(order: Order) -> str:
         case Unbind(binding):
             return f"cannot unbind {binding}"
         case SendInitial():
-            return f"cannot send the initial packet of {order.port} to {order.queue}"
+            return f"cannot send the initial packet of {order.role} {order.port} to {order.queue}"
