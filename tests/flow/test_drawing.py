@@ -74,6 +74,14 @@ def test_lines_that_cross_are_told_from_lines_that_meet() -> None:
     assert "│" in drawn
 
 
+def test_a_line_that_leads_back_twice_meets_both_ways_up() -> None:
+    drawn = draw_text(parse_fbp("x(X) -> y(Y)\ny A -> Q y\ny B -> P x\ny B -> Q y"))
+    assert drawn.splitlines()[-2:] == [
+        "   │    ╰─────┼─╯",
+        "   ╰──────────╯",
+    ]
+
+
 def test_notes_stand_at_nodes_and_edges() -> None:
     graph = parse_fbp("a(A) -> b(B)\nc(C) -> b")
     drawn = draw_text(
