@@ -245,6 +245,8 @@ class _Drawing:
         first = self.number[link.target]
         below = self.bottoms[first : first + self.reach[link.target, link.inport] + 1]
         low = MARGIN + max(below) + 14 + 9 * lane
+        if link.source == link.target:  # around its own box, in the gap below it
+            low = MARGIN + self.y[link.target] + self.boxes[link.target].height + 11
         r = 7.0
         path = (
             f"M{start[0]:.1f} {start[1]:.1f}H{right - r:.1f}q{r} 0 {r} {r}"
