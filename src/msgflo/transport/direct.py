@@ -96,7 +96,7 @@ class Hub:
         self._claims: dict[str, dict[int, set[Link]]] = {}
         self._taps: dict[str, list[_Tap]] = {}
         self._confirmations: deque[tuple[Client, Confirmed, Exception | None]] = deque()
-        self._calls: deque[Callable[[], None]] = deque()
+        self._calls: deque[tuple[Link, Callable[[], None]]] = deque()
         self._awake = False
         self._timer: asyncio.TimerHandle | None = None
         self._armed: float | None = None
@@ -117,15 +117,17 @@ class Hub:
         """
         if connection._up:
             connection._up = False
+            connection._was_cut = True
             connection._reached.clear()
             self.queues.vanish(connection, self._now())
-            self._call(partial(connection._tell_lost, reason))
+            self._call(connection, partial(connection._tell_lost, reason))
 
     def restore(self, connection: "Link") -> None:
         """Mend a connection that was cut. Nothing happens if it was not, or was closed."""
         if self.running and not connection._up and connection in self._links:
             connection._link()
-            self._call(connection._tell_restored)
+            if connection._was_cut:
+                self._call(connection, connection._tell_restored)
 
     def drop(self, connection: "Link") -> None:
         """Let a client die as if its process was killed: nothing of it is called any more."""
@@ -162,6 +164,8 @@ class Hub:
                 )
             for left in list(self._links):
                 self.drop(left)
+            if self._timer is not None and self._loop is not None and not self._loop.is_closed():
+                self._timer.cancel()
             self._loop = loop
             self._awake = False
             self._timer = self._armed = None
@@ -206,16 +210,16 @@ class Hub:
         for link in self._links:
             if isinstance(link, Broker) and link._up:
                 for heard in link._heard:
-                    self._call(partial(heard, message))
+                    self._call(link, partial(heard, message))
 
     def _ask(self) -> None:
         for link in self._links:
             if isinstance(link, Client) and link._up:
                 for asked in link._asked:
-                    self._call(asked)
+                    self._call(link, asked)
 
-    def _call(self, call: Callable[[], None]) -> None:
-        self._calls.append(call)
+    def _call(self, link: "Link", call: Callable[[], None]) -> None:
+        self._calls.append((link, call))
         self._wake()
 
     def _wake(self) -> None:
@@ -236,15 +240,17 @@ class Hub:
                     confirmed(error)
                 except Exception as raised:
                     self._complain(raised, confirmed)
-        for handed in self.queues.handed():
-            consumer = handed.consumer
-            # Whoever was called before may have cut or paused it.
-            if handed in consumer.out:
-                try:
-                    consumer.deliver(handed)
-                except Exception as raised:
-                    self._complain(raised, consumer.deliver)
-        for seen in self.queues.tapped():
+        queues = self.queues
+        for _ in range(len(queues.handed)):
+            if not queues.handed:  # whoever was just called has cut or paused the rest
+                break
+            handed = queues.handed.popleft()
+            try:
+                handed.consumer.deliver(handed)
+            except Exception as raised:
+                self._complain(raised, handed.consumer.deliver)
+        while queues.tapped:
+            seen = queues.tapped.popleft()
             for tap in tuple(self._taps.get(seen.queue, ())):
                 if tap.broker._up:
                     try:
@@ -252,11 +258,12 @@ class Hub:
                     except Exception as raised:
                         self._complain(raised, tap.seen)
         for _ in range(len(self._calls)):
-            call = self._calls.popleft()
-            try:
-                call()
-            except Exception as raised:
-                self._complain(raised, call)
+            link, call = self._calls.popleft()
+            if not link._dead:
+                try:
+                    call()
+                except Exception as raised:
+                    self._complain(raised, call)
         self._arm()
 
     def _complain(self, raised: Exception, call: Callable[..., Any]) -> None:
@@ -296,6 +303,7 @@ class Link(contract.Connection):
             raise ConfigurationError(f"{url!r} names no hub; expected direct://NAME")
         self._hub = hub(name)
         self._up = False
+        self._was_cut = False
         self._closed = False
         self._dead = False
         self._reached = asyncio.Event()
@@ -305,15 +313,21 @@ class Link(contract.Connection):
             raise ConnectFailed(self.url, "it was closed; make another one")
         if self._up:
             return
-        self._hub._enter(self)
-        if self._hub.running:
-            self._link()
-            return
+        entered = self in self._hub._links
+        if not entered:
+            self._hub._enter(self)
+            if self._hub.running:
+                self._link()
+                return
         try:
-            await asyncio.wait_for(self._reached.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._reached.wait()
         except TimeoutError:
-            self._hub._leave(self)
-            raise ConnectFailed(self.url, "the broker is stopped") from None
+            why = "the connection was cut" if self._hub.running else "the broker is stopped"
+            raise ConnectFailed(self.url, why) from None
+        finally:
+            if not self._up and not entered:
+                self._hub._leave(self)
 
     async def close(self) -> None:
         if self._closed:

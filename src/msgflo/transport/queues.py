@@ -2,7 +2,7 @@
 
 This is the broker of ``direct://``: no I/O, no clock, no randomness. Whoever runs it feeds it
 (:meth:`Queues.send`, :meth:`~Queues.settle`, ...), then asks what is to be delivered
-(:meth:`Queues.handed`) and when something will happen by itself (:meth:`Queues.next_deadline`).
+(:attr:`Queues.handed`) and when something will happen by itself (:meth:`Queues.next_deadline`).
 ``now`` is always in seconds since 1970 and never goes back.
 
 A copy of a message in a queue is in exactly one state::
@@ -26,7 +26,7 @@ given up (nobody declared it for its retention) takes what it holds with it.
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import Any
 
 from msgflo.errors import TransportError
@@ -114,11 +114,6 @@ class Handed(Delivery):
         self.consumer = consumer
         self.copy = copy
 
-    @property
-    def stale(self) -> bool:
-        """Whether it was ended, or taken away because its consumer vanished."""
-        return self not in self.consumer.out
-
 
 class Consumer:
     """A participant's inport: what takes from one place and one work queue.
@@ -204,24 +199,25 @@ class _Inport:
 class _Source:
     __slots__ = ("bindings", "routes", "seen")
 
-    def __init__(self) -> None:
+    def __init__(self, remembered: int) -> None:
         self.bindings: set[Binding] = set()
         self.routes: tuple[_Queue, ...] | None = ()  # None: to be worked out again
-        self.seen = _Seen()
+        self.seen = _Seen(remembered)
 
 
 class _Seen:
     """The ids of the last two minutes, in two generations, so that forgetting costs nothing."""
 
-    __slots__ = ("old", "since", "young")
+    __slots__ = ("limit", "old", "since", "young")
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
         self.young: dict[str, float] = {}
         self.old: dict[str, float] = {}
         self.since = 0.0
 
     def is_new(self, id: str, now: float) -> bool:  # noqa: A002
-        if now - self.since > DUPLICATE_WINDOW or len(self.young) >= DUPLICATE_LIMIT:
+        if now - self.since > DUPLICATE_WINDOW or len(self.young) >= self.limit:
             self.old = self.young
             self.young = {}
             self.since = now
@@ -235,18 +231,28 @@ class _Seen:
 
 
 class Queues:
-    """All queues of one broker. Not safe for use by several threads at once."""
+    """All queues of one broker. Not safe for use by several threads at once.
 
-    def __init__(self) -> None:
+    Args:
+        remembered: how many ids are remembered at least for each source, 1 or more.
+
+    Attributes:
+        handed: what is to be delivered, in order. Whoever runs this takes it from the left; what
+            is still here was not told to its consumer.
+        tapped: what passed a tap, likewise.
+    """
+
+    def __init__(self, remembered: int = DUPLICATE_LIMIT) -> None:
+        self._remembered = remembered
         self._sources: dict[str, _Source] = {}
         self._inports: dict[str, _Inport] = {}
         self._bindings: set[Binding] = set()
         self._consumers: dict[Hashable, dict[tuple[str, int], Consumer]] = {}
         self._held: dict[Hashable, set[_Queue]] = {}
         self._enqueued: dict[str, _Seen] = {}
-        self._handed: list[Handed] = []
+        self.handed: deque[Handed] = deque()
         self._taps: dict[str, int] = {}
-        self._tapped: list[Tapped] = []
+        self.tapped: deque[Tapped] = deque()
         self._delayed: list[tuple[float, int, _Copy]] = []
         self._expiring: list[tuple[float, int, _Queue]] = []
         self._order = 0
@@ -337,7 +343,7 @@ class Queues:
             self._order += 1
             self._put(queue, _Copy(queue, self._order, body, headers, id, now))
         if source in self._taps:
-            self._tapped.append(Tapped(source, body, headers, now))
+            self.tapped.append(Tapped(source, body, headers, now))
         return True
 
     def enqueue(
@@ -351,7 +357,7 @@ class Queues:
         """Put a message into a work queue or a place, made where missing. See :meth:`send`."""
         seen = self._enqueued.get(queue)
         if seen is None:
-            seen = self._enqueued[queue] = _Seen()
+            seen = self._enqueued[queue] = _Seen(self._remembered)
         if not seen.is_new(id, now):
             return False
         self._insert(queue, body, headers, id, now)
@@ -386,7 +392,7 @@ class Queues:
         return consumer
 
     def pause(self, consumer: Consumer) -> None:
-        """Hand nothing more to a consumer; what :meth:`handed` has not told yet is taken back."""
+        """Hand nothing more to a consumer; what is still in :attr:`handed` is taken back."""
         if consumer.active:
             self._stop(consumer)
             self._pump(consumer.place)
@@ -411,11 +417,6 @@ class Queues:
         for place in self._held.pop(holder, ()):
             place.holders.discard(holder)
             self._review(place, now)
-
-    def handed(self) -> list[Handed]:
-        """Return what is to be delivered since the last call, in order."""
-        handed, self._handed = self._handed, []
-        return handed
 
     # How it ends.
 
@@ -484,12 +485,15 @@ class Queues:
 
     def tick(self, now: float) -> None:
         """Do what is due: delayed messages wait again, places that nobody wants are given up."""
+        woken: dict[_Queue, None] = {}
         while self._delayed and self._delayed[0][0] <= now:
             copy = heappop(self._delayed)[2]
             if not copy.queue.gone:
                 copy.queue.delayed -= 1
                 heappush(copy.queue.returned, (copy.order, copy))
-                self._pump(copy.queue)
+                woken[copy.queue] = None
+        for queue in woken:
+            self._pump(queue)
         while self._expiring and self._expiring[0][0] <= now:
             due, _, place = heappop(self._expiring)
             if place.expires == due and not place.gone:
@@ -507,7 +511,7 @@ class Queues:
     # Looking.
 
     def tap(self, name: str) -> None:
-        """Note from now on what passes a source, or is put into a queue directly."""
+        """Note in :attr:`tapped` what passes a source, or is put into a queue directly."""
         self._taps[name] = self._taps.get(name, 0) + 1
 
     def untap(self, name: str) -> None:
@@ -515,11 +519,6 @@ class Queues:
         self._taps[name] -= 1
         if not self._taps[name]:
             del self._taps[name]
-
-    def tapped(self) -> list[Tapped]:
-        """Return what was seen since the last call."""
-        tapped, self._tapped = self._tapped, []
-        return tapped
 
     def counts(self, names: Iterable[str] | None, now: float) -> list[QueueCount]:
         """Return what queues hold, sorted by name.
@@ -622,7 +621,7 @@ class Queues:
     def _source(self, name: str) -> _Source:
         found = self._sources.get(name)
         if found is None:
-            found = self._sources[name] = _Source()
+            found = self._sources[name] = _Source(self._remembered)
         return found
 
     def _inport(self, name: str) -> _Inport:
@@ -658,9 +657,6 @@ class Queues:
         for source in inport.sources:
             source.routes = None
         self._enqueued.pop(place.name, None)
-        if place.delayed:
-            self._delayed = [entry for entry in self._delayed if entry[2].queue is not place]
-            heapify(self._delayed)
 
     def _routes(self, source: _Source) -> tuple[_Queue, ...]:
         routes: list[_Queue] = []
@@ -686,7 +682,7 @@ class Queues:
         self._order += 1
         self._put(queue, _Copy(queue, self._order, body, headers, id, now))
         if name in self._taps:
-            self._tapped.append(Tapped(name, body, headers, now))
+            self.tapped.append(Tapped(name, body, headers, now))
 
     # After each call, no queue has something waiting while one of its consumers has room.
 
@@ -740,7 +736,7 @@ class Queues:
         handed = Handed(consumer, copy)
         copy.queue.in_flight += 1
         consumer.out[handed] = None
-        self._handed.append(handed)
+        self.handed.append(handed)
 
     def _give_back(self, copy: _Copy) -> None:
         """Make what was in flight wait again."""
@@ -752,14 +748,13 @@ class Queues:
         consumer.active = False
         consumer.place.consumers.remove(consumer)
         consumer.work.consumers.remove(consumer)
-        told = []
-        for handed in self._handed:
-            if handed.consumer is not consumer:
-                told.append(handed)
-            elif handed in consumer.out:
+        for _ in range(len(self.handed)):
+            handed = self.handed.popleft()
+            if handed.consumer is consumer:
                 del consumer.out[handed]
                 self._give_back(handed.copy)
-        self._handed = told
+            else:
+                self.handed.append(handed)
 
 
 def _nowhere(delivery: Delivery) -> None:
