@@ -367,7 +367,7 @@ def test_a_class_with_two_inports_of_a_name_is_refused() -> None:
 
 
 def test_a_method_cannot_be_a_component_of_its_own() -> None:
-    with pytest.raises(DefinitionError, match="is a method; expected @msgflo.inport"):
+    with pytest.raises(DefinitionError, match=r"is a method; expected @msgflo\.inport"):
 
         class Wrong:
             @component
@@ -386,7 +386,7 @@ def test_postponed_annotations_are_understood_also_when_they_are_local() -> None
 
 def test_an_annotation_that_is_defined_later_is_read_later() -> None:
     @component
-    def f(value: "Later"): ...
+    def f(value: "Later"): ...  # noqa: F821 - defined below
 
     with pytest.raises(DefinitionError, match="mentions what is not defined: name 'Later'"):
         declared(f)

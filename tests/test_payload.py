@@ -1,5 +1,6 @@
 """How values and payloads become each other."""
 
+import contextlib
 import dataclasses
 from typing import Any, Literal, TypedDict
 
@@ -69,10 +70,8 @@ def test_bytes_arrive_as_they_were_sent(value: bytes) -> None:
 def test_foreign_bytes_never_raise_anything_but_a_payload_error(body: bytes) -> None:
     for annotation in (Any, str, int, Image, bytes | Image, None, Model):
         for headers in (FOREIGN, AS_JSON, AS_BYTES, {"Content-Type": "text/plain"}):
-            try:
+            with contextlib.suppress(PayloadError):
                 payload_of(annotation).decode(body, headers)
-            except PayloadError as error:
-                assert str(error).startswith("$")
 
 
 @pytest.mark.parametrize(

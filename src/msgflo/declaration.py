@@ -96,6 +96,7 @@ class Declaration:
         make: makes the object that the functions are methods of; None where there is none.
         outs: outports that are attributes of the object, by the attribute's name.
         settings: settings that are attributes of the object, by the attribute's name.
+        attach: told of the participant that runs it, and at the end of None.
         at: where it stands.
     """
 
@@ -110,6 +111,7 @@ class Declaration:
     make: Callable[[], Any] | None = None
     outs: Mapping[str, Outport] | None = None
     settings: Mapping[str, Parameter] | None = None
+    attach: Callable[[Any], None] | None = None
     at: str = ""
 
     def entry(self, name: str) -> Entry | None:
