@@ -303,6 +303,50 @@ def test_an_answer_that_was_under_way_does_not_undo_what_was_done_meanwhile():
     assert network.status().edges[0].reason == ""
 
 
+def test_a_binding_is_not_removed_while_it_is_being_made_once_more():
+    network, _ = complete(drawn())
+    (order,) = network.change_graph(drawn(["a OUT -> IN b"]))
+    network.failed(order, "nobody knows", 0.0)
+    assert network.tick(1.0) == [order]
+    assert network.change_graph(drawn()) == []
+    assert network.done(order) == [unbound(A_TO_B)]
+
+
+def test_an_answer_that_was_under_way_says_nothing_of_what_may_have_been_done_meanwhile():
+    network, _ = complete(drawn())
+    network.asking()
+    (order,) = network.change_graph(drawn(["a OUT -> IN b"]))
+    network.failed(order, "nobody knows", 0.0)
+    assert network.found([]) == [order]
+    network.failed(order, "nobody knows", 0.0)
+    network.asking()
+    assert network.tick(20.0) == [order]
+    assert network.failed(order, "nobody knows", 20.0) == []
+    network.change_graph(drawn(["a OUT -> IN b"]))
+    network.found([])
+    network.failed(order, "nobody knows", 20.0)
+    assert network.change_graph(drawn()) == [unbound(A_TO_B)]
+
+
+def test_an_answer_leaves_unsure_what_was_tried_meanwhile():
+    network, _ = complete(drawn())
+    network.asking()
+    (order,) = network.change_graph(drawn(["a OUT -> IN b"]))
+    network.failed(order, "refused, or not", 0.0)
+    network.change_graph(drawn())
+    # The unbinding of what may be there is out; it fails, and the old answer comes.
+    assert network.failed(unbound(A_TO_B), "nobody knows", 0.0) == []
+    assert network.found([]) == [unbound(A_TO_B)]
+
+
+def test_what_was_found_as_the_graph_wants_it_is_ours_from_then_on():
+    network = Network(drawn(["a OUT -> IN b"]))
+    network.found([_binding(A_TO_B)])
+    for role in "ab":
+        assert network.heard(announcing(role), 0.0) == []
+    assert network.change_graph(drawn()) == [unbound(A_TO_B)]
+
+
 def test_what_somebody_else_removed_is_bound_again():
     network, _ = complete(drawn(["a OUT -> IN b"]))
     assert network.found([]) == [bound(A_TO_B)]
@@ -401,6 +445,22 @@ def test_participants_that_disagree_do_not_make_the_wiring_flap():
         "participants of role 'b' disagree on the queue of port 'in': "
         "it is 'b.IN' to 'b-1', but 'b/in' is used"
     )
+
+
+def test_when_the_one_that_disagrees_leaves_the_others_count():
+    network, there = complete(drawn(["a OUT -> IN b"]))
+    settle(network, network.heard(announcing("b", "b-other", queue="b/in"), 1.0), there)
+    assert there == {_binding("pubsub a.OUT -> b/in")}
+    assert network.left(Goodbye("b-other", "b")) == [bound(A_TO_B)]
+
+
+def test_two_roles_may_have_participants_of_one_id():
+    network, _ = complete(
+        drawn(["a OUT -> IN b"]), announcing("a", "same"), announcing("b", "same")
+    )
+    assert [role.life for role in network.status().roles[:2]] == [Life.LIVE, Life.LIVE]
+    network.left(Goodbye("same", "b"))
+    assert [role.life for role in network.status().roles[:2]] == [Life.LIVE, Life.PENDING]
 
 
 def test_a_wrong_edge_is_told_once():
@@ -504,6 +564,15 @@ def test_after_a_restart_nothing_is_done_twice_and_nothing_undone():
     for role in "bac":
         assert network.heard(announcing(role), 1.0) == []
     assert network.status().complete
+
+
+def test_the_goodbye_of_one_does_not_forget_what_another_was_given():
+    graph = drawn(initials=[("b", "IN", 1)])
+    network, _ = complete(graph, announcing("a"), announcing("b"))
+    network = again(network, graph)
+    network.heard(announcing("a"), 0.0)
+    network.left(Goodbye("a-1", "a"))
+    assert network.heard(announcing("b"), 1.0) == []
 
 
 def test_an_edge_that_was_removed_while_nobody_looked_is_unbound():

@@ -301,6 +301,12 @@ def test_loose_ends_of_virtual_nodes_are_wrong():
     assert all(edge.wrong for edge in wiring.values())
 
 
+def test_dead_letters_lead_nothing_into_a_roundrobin():
+    wiring = wired("rr OUT -> IN b", "rr DEADLETTER -> IN c")
+    assert wiring["rr OUT -> IN b"].reason == "nothing leads into 'rr'"
+    assert said(wiring["rr DEADLETTER -> IN c"].bindings) == ["DEADLETTER: b.IN -> c.IN"]
+
+
 def test_rings_of_virtual_nodes_end():
     ring = ("ps1 OUT -> IN ps2", "ps2 OUT -> IN rr", "rr OUT -> IN ps1")
     assert bound(*ring) == []

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from conftest import NatsServer
 from msgflo import conformance
 from msgflo.transport import contract
 from msgflo.transport.nats import Client
+from servers import NatsServer
 
 TOO_LARGE = 9_000_000
 """The servers of these tests take 8 MB."""

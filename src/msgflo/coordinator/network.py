@@ -367,8 +367,6 @@ class Network:
         self._state.asked.discard(order)
         if not isinstance(order, SendInitial):
             self._state.unsure.discard(order.binding)
-            if self._state.touched is not None:
-                self._state.touched.add(order.binding)
 
     def _forget(self) -> None:
         """Forget what was given to participants that are gone."""

@@ -21,7 +21,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from msgflo.errors import ConnectionLost, SendFailed, TransportError, UnknownQueue
+from msgflo.errors import ConnectFailed, ConnectionLost, SendFailed, TransportError, UnknownQueue
 from msgflo.flow.binding import Kind
 from msgflo.transport import contract
 from msgflo.transport.contract import (
@@ -86,8 +86,9 @@ class Client(contract.Client):
         self._making_home = False
         self._claimed: dict[str, int] = {}
         self._closed = False
-        self.link.lost = self._lost
-        self.link.restored = self._restored
+        self.link.lost = self._tell_lost
+        self.link.restoring = self._restore
+        self.link.restored = self._back
         self.link.subscribe(self.names.asking, self._on_asked)
         self.link.subscribe(self.names.census, self._on_census)
 
@@ -95,7 +96,10 @@ class Client(contract.Client):
 
     async def connect(self, timeout: float = 10.0) -> None:
         await self.link.connect(timeout)
-        await self.wiring.open()
+        try:
+            await self.wiring.open()
+        except TransportError as error:
+            raise ConnectFailed(redacted(self.url), str(error)) from None
         self._outbox.resend()
         self._tick()
 
@@ -147,10 +151,7 @@ class Client(contract.Client):
     def connected(self) -> bool:
         return self.link.connected
 
-    def _lost(self, reason: str) -> None:
-        self._tell_lost(reason)
-
-    async def _restored(self) -> None:
+    async def _restore(self) -> None:
         epoch = self.wiring.epoch
         await self.wiring.open()
         if epoch != self.wiring.epoch:
@@ -168,6 +169,8 @@ class Client(contract.Client):
                     self.acknowledge(reply, ACK)
                 feed.redelivery = await self.wiring.ensure(feed.queue, intake.inlet.retention)
             await intake.restart()
+
+    def _back(self) -> None:
         self._tell_restored()
         # A coordinator that was back before us has asked already.
         for call in self._asked:
@@ -272,6 +275,7 @@ class Client(contract.Client):
             for feed in intake.feeds:
                 feed.redelivery = await self.wiring.ensure(feed.queue, inlet.retention)
             self._intakes[inlet.queue, inlet.instance] = intake
+        self._tick()
         for outport in outports:
             self._subject(outport)
 
@@ -323,7 +327,7 @@ class Client(contract.Client):
                 while len(self._outbox) or self._late:
                     await self._outbox.empty()
                     await self.link.ready(timeout)
-                    await asyncio.sleep(0)
+                    await asyncio.sleep(0.001)  # until what is late was written
                 await self.link.ready(timeout)
                 await self.link.barrier(timeout)
         except TimeoutError:
@@ -467,7 +471,7 @@ class Client(contract.Client):
         self.link.publish(
             f"$JS.API.STREAM.PURGE.KV_{self.names.attempts}",
             json.dumps(what).encode(),
-            f"{self.link.inbox}.none",
+            self.link.nowhere,
         )
 
     # For the intakes.
@@ -499,6 +503,8 @@ class Client(contract.Client):
             self._tidying.discard(target)
 
     def _tick(self) -> None:
+        if self._ticker is not None:
+            self._ticker.cancel()
         loop = asyncio.get_running_loop()
         if self.link.connected:
             now = loop.time()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from msgflo.errors import SendFailed, TransportError
+from msgflo.errors import ConnectFailed, SendFailed, TransportError
 from msgflo.flow.binding import Binding
 from msgflo.flow.discovery import queue_of_place
 from msgflo.transport import contract
@@ -79,14 +79,19 @@ class Broker(contract.Broker):
         self._seen: dict[str, _Seen] = {}
         self._lock = asyncio.Lock()
         self._number = 0
+        self._made: set[str] = set()
         self.link.lost = self._tell_lost
-        self.link.restored = self._restored
+        self.link.restoring = self._restore
+        self.link.restored = self._tell_restored
 
     # Connection.
 
     async def connect(self, timeout: float = 10.0) -> None:
         await self.link.connect(timeout)
-        await self.wiring.open()
+        try:
+            await self.wiring.open()
+        except TransportError as error:
+            raise ConnectFailed(redacted(self.url), str(error)) from None
 
     async def close(self) -> None:
         if self.link.connected:
@@ -100,11 +105,11 @@ class Broker(contract.Broker):
     def connected(self) -> bool:
         return self.link.connected
 
-    async def _restored(self) -> None:
+    async def _restore(self) -> None:
+        self._made.clear()
         await self.wiring.open()
         if self._listening:
             self._ask()
-        self._tell_restored()
 
     # Discovery.
 
@@ -145,11 +150,18 @@ class Broker(contract.Broker):
     # Messages.
 
     async def enqueue(self, queue: str, body: bytes, headers: Mapping[str, str]) -> None:
-        await self.wiring.ensure(queue, None)
+        await self._ensure(queue)
         sent = dict(headers)
         if MESSAGE_ID in sent:
             sent["Nats-Msg-Id"] = f"in:{token(queue)}:{sent[MESSAGE_ID]}"
         await self._store(self.names.direct(queue), body, sent, f"a message to {queue!r}")
+
+    async def _ensure(self, queue: str) -> None:
+        """Make a queue where missing. A place can vanish at any time, a work queue does not."""
+        if queue not in self._made:
+            await self.wiring.ensure(queue, None)
+            if queue_of_place(queue)[1] is None:
+                self._made.add(queue)
 
     async def _store(
         self, subject: str, body: bytes, headers: Mapping[str, str], what: str
@@ -315,6 +327,7 @@ class Broker(contract.Broker):
 
     async def requeue(self, queue: str, keys: Iterable[str], body: bytes | None = None) -> int:
         done = 0
+        made: set[str] = set()
         async for stored in self._letters(queue, keys):
             letter = _letter(queue, stored)
             headers = requeued_headers(letter)
@@ -322,7 +335,9 @@ class Broker(contract.Broker):
             # another one than what was there before.
             headers["Nats-Msg-Id"] = f"requeue:{stored.sequence}:{letter.id}"
             target = letter.death.queue or queue
-            await self.wiring.ensure(target, None)
+            if target not in made:
+                await self._ensure(target)
+                made.add(target)
             await self._store(
                 self.names.direct(target),
                 letter.body if body is None else body,

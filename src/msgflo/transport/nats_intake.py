@@ -38,6 +38,9 @@ _HEARTBEAT = 15.0
 _HAND_BACK_AFTER = 0.02
 """Seconds that a message of the work queue may wait here for room."""
 
+_ASK_AGAIN = 0.5
+"""Seconds before something is asked again that the broker could not answer."""
+
 _WITHDRAW_EVERY = 0.005
 """Seconds between withdrawals: handlers that take less make room at once anyway."""
 
@@ -225,7 +228,7 @@ class Feed:
             self._link.publish(
                 self._ask_at,
                 b'{"batch":1,"no_wait":true,"max_bytes":1}',
-                f"{self._link.inbox}.none",
+                self._link.nowhere,
             )
 
     def check(self) -> None:
@@ -334,7 +337,11 @@ class Feed:
         intake.free -= 1
         if intake.free <= 0 and intake.work.outstanding:
             intake.withdraw()
-        intake.deliver(delivery)
+        try:
+            intake.deliver(delivery)
+        except Exception:
+            log.exception("%s could not be taken; it comes again", delivery)
+            self.client.retry(delivery, 1.0)
 
     def remember(self, delivery: NatsDelivery) -> None:
         """Note that a message was settled, in case the server does not hear of it."""
@@ -411,8 +418,6 @@ class Intake:
 
     async def restart(self) -> None:
         """Ask anew after a reconnect."""
-        for held in self.held:
-            held.asked = False
         if self.active:
             for feed in self.feeds:
                 # The server may have lost its own counts.
@@ -527,8 +532,9 @@ class Intake:
         try:
             await self.client.wiring.load()
         except TransportError:
-            return  # after the reconnect, again
-        held.sure = True
+            await asyncio.sleep(_ASK_AGAIN)
+        else:
+            held.sure = True
         held.asked = False
         self._drain()
 
@@ -536,7 +542,7 @@ class Intake:
         try:
             held.counts = await self.client.read_counts(held.feed.queue, held.sequence)
         except TransportError:
-            return
+            await asyncio.sleep(_ASK_AGAIN)
         held.asked = False
         self._drain()
 

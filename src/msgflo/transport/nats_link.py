@@ -205,14 +205,22 @@ class Link:
         self._changed = asyncio.Event()
         self.max_payload = 1024 * 1024
         self.lost: Callable[[str], None] | None = None
-        self.restored: Callable[[], Awaitable[None]] | None = None
-        """Called after each reconnect, before anybody is told that it works again."""
+        """Called with the reason when the connection broke."""
+        self.restoring: Callable[[], Awaitable[None]] | None = None
+        """Does after each reconnect what has to be done before it works again."""
+        self.restored: Callable[[], None] | None = None
+        """Called when it works again."""
         self._answers = self.subscribe(f"{self._inbox}.r.*", self._answered)
 
     @property
     def inbox(self) -> str:
         """A prefix of subjects that only this link uses; ``.r`` is taken."""
         return self._inbox
+
+    @property
+    def nowhere(self) -> str:
+        """Where answers go that nobody wants."""
+        return f"{self._inbox}.r.0"
 
     @property
     def connected(self) -> bool:
@@ -320,8 +328,7 @@ class Link:
                 future.set_exception(ConnectionLost(f"the connection broke: {reason}"))
         if self._closed:
             return
-        if self.lost is not None:
-            self.lost(reason)
+        _call(self.lost, reason)
         if self._mender is None or self._mender.done():
             self._mender = asyncio.get_running_loop().create_task(
                 self._mend(), name="msgflo nats reconnect"
@@ -340,15 +347,17 @@ class Link:
                     await self._open()
             except TimeoutError:
                 continue
-            if self.restored is not None:
+            if self.restoring is not None:
                 try:
-                    await self.restored()
-                except TransportError as error:
-                    log.warning("reconnected to %s, but: %s", self.shown, error)
+                    await self.restoring()
+                except Exception as error:
+                    known = isinstance(error, TransportError)
+                    log.warning("after reconnecting: %s", error, exc_info=None if known else error)
                     self._up = False
                     self._changed.clear()
                     continue
             if self._up:
+                _call(self.restored)
                 return
 
     async def close(self) -> None:
@@ -534,6 +543,14 @@ class Link:
             raise ConnectionLost(f"the broker did not answer within {timeout:g} s") from None
         finally:
             self._waiting.pop(number, None)
+
+
+def _call(call: Callable[..., None] | None, *arguments: str) -> None:
+    if call is not None:
+        try:
+            call(*arguments)
+        except Exception:
+            log.exception("whoever was told of the connection failed")
 
 
 async def _discard(wire: _Wire) -> None:
