@@ -1,0 +1,1 @@
+"""What the components of this example share. Nothing in here knows of MsgFlo."""
