@@ -15,8 +15,8 @@ import tempfile
 from pathlib import Path
 
 from msgflo.errors import ConfigurationError, GraphError
-from msgflo.flow.text import dump, parse
 from msgflo.flow.graph import Graph
+from msgflo.flow.text import dump, parse
 
 __all__ = ["STATE", "find_root", "load_graph", "save_graph", "state_folder", "write_atomically"]
 

@@ -105,9 +105,7 @@ class Edges:
 
     async def until_all_are_accounted_for(self) -> None:
         async with self.progress:
-            await self.progress.wait_for(
-                lambda: len({*self.done, *self.failed}) == MESSAGES
-            )
+            await self.progress.wait_for(lambda: len({*self.done, *self.failed}) == MESSAGES)
 
 
 @pytest.mark.timeout(240)
