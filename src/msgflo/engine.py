@@ -26,7 +26,7 @@ from msgflo.errors import (
 )
 from msgflo.failure import Again, Dead, Failure, death_of, decide, error_packet
 from msgflo.flow.discovery import DEFAULT_PERIOD, Announcement, Goodbye
-from msgflo.lanes import Lane, context_of, lane_for
+from msgflo.lanes import Lane, Resumed, context_of, lane_for
 from msgflo.log import ParticipantLog
 from msgflo.outbox import CURRENT, Handling, Outbox, Sender
 from msgflo.payload import encode
@@ -71,6 +71,7 @@ class Engine:
         values: the values of its settings, by port.
         settings: their payloads and headers; another mapping after each change.
         stopping: whether it has been told to stop.
+        resumed: set while it is not paused.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Engine:
         leave: Callable[[int], None] | None = None,
         observer: Observer | None = None,
         restart_sources: bool = True,
+        paused: bool = False,
     ) -> None:
         """Make one, in the event loop that it is for.
 
@@ -99,6 +101,7 @@ class Engine:
             observer: told of each delivery that ended.
             restart_sources: try sources again that fail; else their failure is raised by
                 :meth:`sources_done`.
+            paused: take nothing before it is told to resume.
 
         Raises:
             UnknownPort: an initial packet is for a port that there is not.
@@ -125,6 +128,10 @@ class Engine:
         }
         self.settings: Mapping[str, tuple[bytes, Mapping[str, str]]] = {}
         self.stopping = False
+        self.resumed = Resumed()
+        if paused:
+            self.resumed.clear()
+        self._pausing = asyncio.Lock()
         self._client = client
         self._period = period
         self._leave = leave
@@ -136,7 +143,7 @@ class Engine:
         self._gone = False
         self._triggered = False
         self._idle: asyncio.Future[None] | None = None
-        self._initials: list[tuple[Lane, bytes, Mapping[str, str]]] = []
+        self._initials: list[tuple[Lane, bytes, Mapping[str, str], int]] = []
         self._initial_names: list[str] = []
         error = self.definition.outport("error")
         self._error = self.senders[error.id] if error is not None and error.queue else None
@@ -195,7 +202,7 @@ class Engine:
                 entry.port.payload.decode(body, headers)
                 self._initial_names.append(entry.port.name)
                 found = next(lane for lane in self.lanes if lane.entry is entry)
-                self._initials.append((found, body, headers))
+                self._initials.append((found, body, headers, 1))
                 return
         except PayloadError as error:
             raise PayloadError(
@@ -216,6 +223,17 @@ class Engine:
             await self._call(self.thing.start)
         if self.declaration.attach is not None:
             self.declaration.attach(self)
+        async with self._pausing:
+            if self.resumed.is_set():
+                await self._take_settings()
+        await self.announce()
+        self._heartbeat = asyncio.create_task(self._announce_again())
+        for source in self.declaration.sources:
+            running = run_source(self, source, again=self._restart_sources)
+            self._sources.append(asyncio.create_task(running))
+
+    async def _take_settings(self) -> None:
+        """Begin to take settings, and messages too if all settings that must be known are."""
         for parameter in self.declaration.parameters:
             if parameter.name in self._inlets:
                 await self._client.consume(
@@ -225,22 +243,17 @@ class Engine:
             self.log.info("waits for the settings: %s", ", ".join(sorted(self._missing)))
         else:
             await self._take()
-        await self.announce()
-        self._heartbeat = asyncio.create_task(self._announce_again())
-        for source in self.declaration.sources:
-            running = run_source(self, source, again=self._restart_sources)
-            self._sources.append(asyncio.create_task(running))
 
     async def _take(self) -> None:
         """Begin to take messages, the initial ones first."""
-        if self._triggered or self.stopping:
+        if self._triggered or self.stopping or not self.resumed.is_set():
             return
         self._triggered = True
-        for lane, body, headers in self._initials:
+        initials, self._initials = self._initials, []
+        for lane, body, headers, attempt in initials:
             name = lane.entry.port.name
             message_id = f"{self.definition.id}-initial-{name}"
-            self._deliver_initial(lane, body, headers, message_id, 1)
-        self._initials.clear()
+            self._deliver_initial(lane, body, headers, message_id, attempt)
         for lane in self.lanes:
             inlet = self._inlets.get(lane.entry.port.name)
             if inlet is not None:
@@ -248,7 +261,7 @@ class Engine:
 
     def _deliverer(self, lane: Lane) -> Callable[[Delivery], None]:
         def deliver(delivery: Delivery) -> None:
-            if self.stopping:
+            if self.stopping or not self.resumed.is_set():
                 self._client.retry(delivery, counts=False)
             else:
                 lane.deliver(delivery)
@@ -258,11 +271,58 @@ class Engine:
     def _deliver_initial(
         self, lane: Lane, body: bytes, headers: Mapping[str, str], message_id: str, attempt: int
     ) -> None:
-        if not self.stopping:
+        if not self.resumed.is_set():
+            self._initials.append((lane, body, headers, attempt))
+        elif not self.stopping:
             name = lane.entry.port.name
             inlet = Inlet(name, self.instance)
             named = {**headers, MESSAGE_ID: message_id}
             lane.deliver(_Initial(inlet, inlet.place, body, named, message_id, attempt))
+
+    # Pausing.
+
+    def told(self, command: str) -> None:
+        """Follow an instruction of a coordinator, soon: ``announce``, ``pause``, ``resume``."""
+        match command:
+            case "pause":
+                self._spawn(self.pause())
+            case "resume":
+                self._spawn(self.resume())
+            case _:
+                self.announce_soon()
+
+    async def pause(self) -> None:
+        """Take nothing until :meth:`resume`, and say so. Idempotent.
+
+        What is in work is finished. What was taken and not begun is handed back, so that it waits
+        in its queue, for other participants of the role too. Sources hold still where they are.
+        """
+        async with self._pausing:
+            if not self.stopping:
+                self.resumed.clear()
+                await self._take_nothing()
+        self.announce_soon()
+
+    async def resume(self) -> None:
+        """Go on after :meth:`pause`, and say so. Idempotent."""
+        async with self._pausing:
+            if not self.resumed.is_set() and not self.stopping:
+                self.resumed.set()
+                try:
+                    await self._take_settings()
+                except TransportError:
+                    self.resumed.clear()  # it says that it is paused, and is told again
+                    await self._take_nothing()
+                    raise
+        self.announce_soon()
+
+    async def _take_nothing(self) -> None:
+        self._triggered = False
+        for lane in self.lanes:
+            for handling in lane.untaken():
+                self._hand_back(lane, handling)
+        for inlet in self._inlets.values():
+            await self._client.pause(inlet)
 
     # Settings.
 
@@ -431,6 +491,7 @@ class Engine:
                 places=True,
                 period=self._period,
                 initials=tuple(self._initial_names),
+                paused=not self.resumed.is_set(),
                 details={"pid": os.getpid(), "host": platform.node(), "version": _version()},
             ).encode()
         )
@@ -469,6 +530,7 @@ class Engine:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + grace
         self.stopping = True
+        self.resumed.set()  # threads of sources that wait for it are to end
         for task in self._own_tasks():
             task.cancel()
         for lane in self.lanes:
@@ -520,8 +582,11 @@ class Engine:
     def _hand_back(self, lane: Lane, handling: Handling) -> None:
         lane.open.discard(handling)
         handling.finished = True
-        if type(handling.delivery) is not _Initial:
-            self._client.retry(handling.delivery, counts=False)
+        delivery = handling.delivery
+        if type(delivery) is _Initial:
+            self._initials.append((lane, delivery.body, delivery.headers, delivery.attempt))
+        else:
+            self._client.retry(delivery, counts=False)
 
     async def _finish(self, deadline: float) -> bool:
         if not self._busy():

@@ -6,6 +6,7 @@
 ``MSGFLO_INSTANCE``        which participant of its role it is, from 1
 ``MSGFLO_IIPS``            initial packets: a JSON object of values by inport
 ``MSGFLO_DISCOVERY_PERIOD``  seconds; it announces itself a little more than twice in each
+``MSGFLO_PAUSED``          not empty: take no messages until a coordinator says so
 ``MSGFLO_GRACE``           seconds to finish what is in work when it is told to stop
 ``MSGFLO_LOGLEVEL``        ``DEBUG``, ``INFO``, ``WARNING`` or ``ERROR``
 ========================== =========================================================
@@ -22,7 +23,14 @@ from typing import Any
 
 from msgflo.errors import ConfigurationError
 
-__all__ = ["assigned_instance", "broker_of", "packets_of", "parse_packets", "seconds_of"]
+__all__ = [
+    "assigned_instance",
+    "broker_of",
+    "packets_of",
+    "parse_packets",
+    "seconds_of",
+    "starts_paused",
+]
 
 
 def assigned_instance(environment: Mapping[str, str]) -> int | None:
@@ -46,6 +54,11 @@ def assigned_instance(environment: Mapping[str, str]) -> int | None:
         if ordinal:
             return int(ordinal[1]) + 1
     return None
+
+
+def starts_paused(environment: Mapping[str, str]) -> bool:
+    """Tell whether a participant is to take no messages before a coordinator says so."""
+    return bool(environment.get("MSGFLO_PAUSED"))
 
 
 def seconds_of(

@@ -26,7 +26,7 @@ from msgflo.transport.contract import Delivery
 if TYPE_CHECKING:
     from msgflo.child import Child
 
-__all__ = ["AsyncLane", "Host", "Lane", "ProcessLane", "ThreadLane", "lane_for"]
+__all__ = ["AsyncLane", "Host", "Lane", "ProcessLane", "Resumed", "ThreadLane", "lane_for"]
 
 CANCEL_TIME = 1.0
 """Seconds that a handler has to clean up when it is cancelled at the end of the grace."""
@@ -71,11 +71,46 @@ class Host(Protocol):
     def stopping(self) -> bool:
         """Whether it has been told to stop."""
 
+    @property
+    def resumed(self) -> "Resumed":
+        """What to wait for before anything is begun: while it is paused, it begins nothing."""
+
     def end(self, lane: "Lane", handling: Handling) -> None:
         """Settle a delivery, or do what its failure demands."""
 
     def leave(self, code: int) -> None:
         """Stop the participant, because a handler wants the process to exit."""
+
+
+class Resumed:
+    """Whether a participant may begin something; set from the event loop, waited for anywhere."""
+
+    def __init__(self) -> None:
+        self._threads = threading.Event()
+        self._loop = asyncio.Event()
+        self.set()
+
+    def set(self) -> None:
+        """Let everything go on."""
+        self._threads.set()
+        self._loop.set()
+
+    def clear(self) -> None:
+        """Hold up whoever waits from now on."""
+        self._threads.clear()
+        self._loop.clear()
+
+    def is_set(self) -> bool:
+        """Tell whether nobody has to wait."""
+        return self._loop.is_set()
+
+    async def wait(self) -> None:
+        """Wait until it is set, in the event loop."""
+        await self._loop.wait()
+
+    def wait_in_thread(self) -> None:
+        """Wait until it is set, in a thread."""
+        self._threads.wait()
 
 
 class Runner:

@@ -31,6 +31,7 @@ from msgflo.environment import (
     packets_of,
     parse_packets,
     seconds_of,
+    starts_paused,
 )
 from msgflo.errors import (
     ConfigurationError,
@@ -40,7 +41,7 @@ from msgflo.errors import (
     UnknownPort,
     UnknownScheme,
 )
-from msgflo.flow.discovery import DEFAULT_PERIOD
+from msgflo.flow.discovery import DEFAULT_PERIOD, parse_instruction
 from msgflo.loading import choose, is_loading, load_components
 from msgflo.log import configure
 from msgflo.transport.contract import Client
@@ -145,9 +146,10 @@ async def serve(
                     period=period,
                     leave=leave,
                     observer=observer,
+                    paused=starts_paused(environment),
                 )
                 engines.append(engine)
-        client.on_asked(partial(_announce_all, engines))
+        client.on_told(partial(_told, engines))
         client.on_restored(partial(_announce_all, engines))
         client.on_lost(partial(_tell_lost, engines))
         for engine in engines:
@@ -177,6 +179,17 @@ async def serve(
 def _announce_all(engines: list[Engine]) -> None:
     for engine in engines:
         engine.announce_soon()
+
+
+def _told(engines: list[Engine], message: bytes) -> None:
+    try:
+        instruction = parse_instruction(message)
+    except DefinitionError as error:
+        logging.getLogger("msgflo").info("passed over: %s", error)
+        return
+    for engine in engines:
+        if instruction.concerns(engine.role):
+            engine.told(instruction.command)
 
 
 def _tell_lost(engines: list[Engine], reason: str) -> None:

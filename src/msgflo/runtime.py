@@ -371,7 +371,7 @@ class Runtime:
             for role, definition in foreign.items()
         ]
         asked = asyncio.Event()
-        client.on_asked(asked.set)
+        client.on_told(lambda _: asked.set())
         client.on_restored(asked.set)
         try:
             await client.connect()

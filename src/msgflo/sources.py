@@ -37,6 +37,7 @@ async def run_source(host: Host, source: Source, *, again: bool = True) -> None:
     start = loop.time()
     pause = PAUSE
     while True:
+        await host.resumed.wait()
         try:
             generated = await _once(host, source, runner)
         except asyncio.CancelledError:
@@ -83,6 +84,7 @@ async def _once(host: Host, source: Source, runner: Runner) -> bool:
             runner.emit(item)
             if host.outbox.full:
                 await host.outbox
+            await host.resumed.wait()
     return True
 
 
@@ -96,4 +98,5 @@ def _in_thread(host: Host, runner: Runner) -> bool:
             if host.stopping:
                 break
             runner.emit(item)
+            host.resumed.wait_in_thread()
     return True

@@ -72,7 +72,7 @@ class ByHand:
         await self.client.declare(inlets, [port.queue for port in definition.outports])
         for inlet in inlets:
             await self.client.consume(inlet, 10, self.got.put_nowait)
-        self.client.on_asked(self.announce)
+        self.client.on_told(lambda _: self.announce())
         self.announce()
         return self
 

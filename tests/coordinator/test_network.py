@@ -11,11 +11,13 @@ from msgflo.coordinator.initials import SendInitial
 from msgflo.coordinator.network import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
+    TELL_AGAIN,
     Bind,
     Life,
     Memory,
     Network,
     Order,
+    Pause,
     Unbind,
 )
 from msgflo.flow.binding import PUBSUB, ROUNDROBIN, Binding, Kind
@@ -86,7 +88,7 @@ def settle(
             there.add(order.binding)
         elif isinstance(order, Unbind):
             there.discard(order.binding)
-        orders += network.done(order)
+        orders += network.done(order, 0.0)
     return there
 
 
@@ -131,7 +133,7 @@ def test_an_edge_is_bound_when_the_second_of_its_roles_is_heard():
     assert network.heard(announcing("a"), 0.0) == [bound(A_TO_B)]
     assert network.status().edges[0].reason == "being bound"
     assert not network.status().complete
-    assert network.done(bound(A_TO_B)) == []
+    assert network.done(bound(A_TO_B), 0.0) == []
     assert network.status().edges[0].reason == ""
     assert network.heard(announcing("c"), 0.0) == []
     assert network.status().complete
@@ -165,45 +167,45 @@ def test_what_others_bound_is_shown_and_left_alone():
 def test_an_edge_that_is_removed_is_unbound():
     network, _ = complete(drawn(["a OUT -> IN b"]))
     assert network.change_graph(drawn()) == [unbound(A_TO_B)]
-    assert network.done(unbound(A_TO_B)) == []
+    assert network.done(unbound(A_TO_B), 0.0) == []
     assert network.memory.bindings == []
 
 
 def test_the_old_way_stays_until_the_new_one_is_bound():
     network, _ = complete(drawn(["a OUT -> IN b"]))
     assert network.change_graph(drawn(["a OUT -> IN c"])) == [bound(A_TO_C)]
-    assert network.done(bound(A_TO_C)) == [unbound(A_TO_B)]
+    assert network.done(bound(A_TO_C), 0.0) == [unbound(A_TO_B)]
 
 
 def test_an_edge_changes_its_kind_without_a_gap():
     network, _ = complete(drawn(["a OUT -> IN b"]))
     orders = network.change_graph(drawn(["a OUT -> IN rr", "rr OUT -> IN b"]))
     assert orders == [bound(SHARED)]
-    assert network.done(bound(SHARED)) == [unbound(A_TO_B)]
+    assert network.done(bound(SHARED), 0.0) == [unbound(A_TO_B)]
 
 
 def test_an_edge_that_comes_back_while_it_is_unbound_is_bound_after_that():
     network, _ = complete(drawn(["a OUT -> IN b"]))
     assert network.change_graph(drawn()) == [unbound(A_TO_B)]
     assert network.change_graph(drawn(["a OUT -> IN b"])) == []
-    assert network.done(unbound(A_TO_B)) == [bound(A_TO_B)]
+    assert network.done(unbound(A_TO_B), 0.0) == [bound(A_TO_B)]
 
 
 def test_an_edge_that_goes_while_it_is_bound_is_unbound_after_that():
     network, _ = complete(drawn())
     assert network.change_graph(drawn(["a OUT -> IN b"])) == [bound(A_TO_B)]
     assert network.change_graph(drawn()) == []
-    assert network.done(bound(A_TO_B)) == [unbound(A_TO_B)]
+    assert network.done(bound(A_TO_B), 0.0) == [unbound(A_TO_B)]
 
 
 def test_a_change_and_its_undoing_leave_no_gap_though_the_unbinding_is_under_way():
     network, _ = complete(drawn(["a OUT -> IN b"]))
     network.change_graph(drawn(["a OUT -> IN c"]))
-    assert network.done(bound(A_TO_C)) == [unbound(A_TO_B)]
+    assert network.done(bound(A_TO_C), 0.0) == [unbound(A_TO_B)]
     # Unbinding c now would leave nothing when the unbinding of b is done.
     assert network.change_graph(drawn(["a OUT -> IN b"])) == []
-    assert network.done(unbound(A_TO_B)) == [bound(A_TO_B)]
-    assert network.done(bound(A_TO_B)) == [unbound(A_TO_C)]
+    assert network.done(unbound(A_TO_B), 0.0) == [bound(A_TO_B)]
+    assert network.done(bound(A_TO_B), 0.0) == [unbound(A_TO_C)]
 
 
 def test_a_pending_edge_does_not_keep_another_from_being_removed():
@@ -231,7 +233,7 @@ def test_a_failure_is_tried_again_after_growing_pauses():
     assert pauses[:4] == [FIRST_PAUSE, FIRST_PAUSE * 2, FIRST_PAUSE * 4, FIRST_PAUSE * 8]
     assert max(pauses) == LONGEST_PAUSE
     assert events(network).count(f"failed: cannot bind {order.binding}: the broker is away") == 1
-    network.done(order)
+    network.done(order, 0.0)
     assert network.status().edges[0].reason == ""
 
 
@@ -277,7 +279,7 @@ def test_a_binding_that_may_have_been_made_is_removed_if_it_is_not_wanted():
     (order,) = network.change_graph(drawn(["a OUT -> IN b"]))
     network.change_graph(drawn())
     assert network.failed(order, "nobody knows", 0.0) == [unbound(A_TO_B)]
-    assert network.done(unbound(A_TO_B)) == []
+    assert network.done(unbound(A_TO_B), 0.0) == []
     assert network.memory.bindings == []
 
 
@@ -293,12 +295,12 @@ def test_an_answer_that_was_under_way_does_not_undo_what_was_done_meanwhile():
     network.asking()
     answer = list(there)
     network.change_graph(drawn())
-    network.done(unbound(A_TO_B))
+    network.done(unbound(A_TO_B), 0.0)
     network.found(answer)  # from before
     assert network.status().found == ()
     assert network.change_graph(drawn(["a OUT -> IN b"])) == [bound(A_TO_B)]
     network.asking()
-    network.done(bound(A_TO_B))
+    network.done(bound(A_TO_B), 0.0)
     assert network.found([]) == []
     assert network.status().edges[0].reason == ""
 
@@ -309,7 +311,7 @@ def test_a_binding_is_not_removed_while_it_is_being_made_once_more():
     network.failed(order, "nobody knows", 0.0)
     assert network.tick(1.0) == [order]
     assert network.change_graph(drawn()) == []
-    assert network.done(order) == [unbound(A_TO_B)]
+    assert network.done(order, 0.0) == [unbound(A_TO_B)]
 
 
 def test_an_answer_that_was_under_way_says_nothing_of_what_may_have_been_done_meanwhile():
@@ -427,7 +429,7 @@ def test_ports_that_change_are_wired_anew_without_a_gap():
     network, _ = complete(drawn(["a OUT -> IN b"]))
     there = bound("pubsub a.OUT -> b/in")
     assert network.heard(announcing("b", queue="b/in"), 1.0) == [there]
-    assert network.done(there) == [unbound(A_TO_B)]
+    assert network.done(there, 0.0) == [unbound(A_TO_B)]
     assert "changed: b has changed ports" in events(network)
 
 
@@ -489,7 +491,7 @@ def test_each_participant_is_given_its_initial_packet_once():
     assert sent(one) == [("b-1", "b.IN@1", b'{"x":1}')]
     assert sent(other) == [("b-2", "b.IN@2", b'{"x":1}')]
     assert one[0].id != other[0].id
-    assert network.done(one[0]) == []
+    assert network.done(one[0], 0.0) == []
     assert network.heard(announcing("b", "b-1", 1), 60.0) == []
     assert network.change_graph(network.graph) == []
 
@@ -504,7 +506,7 @@ def test_the_packets_of_a_port_are_sent_one_after_the_other():
         ids.add(order.id)
         assert network.failed(order, "away", 0.0) == []  # those behind it wait
         assert network.tick(1.0) == [order]
-        orders = network.done(order)
+        orders = network.done(order, 0.0)
     assert bodies == [b"1", b"2", b"2", b"1"]
     assert len(ids) == 4
 
@@ -523,9 +525,9 @@ def test_an_edit_gives_the_new_packet_and_undoing_it_the_old_one_again():
     (first,) = network.heard(announcing("b", initials=("in",)), 0.0) or [None]
     assert first is None  # given at its start
     (second,) = network.change_graph(drawn(initials=[("b", "IN", 2)]))
-    network.done(second)
+    network.done(second, 0.0)
     (third,) = network.change_graph(drawn(initials=[("b", "IN", 1)]))
-    network.done(third)
+    network.done(third, 0.0)
     (fourth,) = network.change_graph(drawn(initials=[("b", "IN", 2)]))
     assert [order.body for order in (second, third, fourth)] == [b"2", b"1", b"2"]
     assert len({second.id, third.id, fourth.id}) == 3
@@ -642,6 +644,44 @@ EDGES = [
     "rr DEADLETTER -> IN a",
     "b OUT -> IN c",
 ]
+
+
+def test_who_can_be_paused_is_told_to_until_it_says_that_it_is():
+    network, _ = complete(
+        drawn(), announcing("a", paused=False), announcing("b"), announcing("c", paused=True)
+    )
+    assert network.pause(True) == [Pause("a", True)]
+    assert network.pause(True) == []
+    assert network.done(Pause("a", True), 10.0) == []
+    assert network.next_deadline() == 10.0 + TELL_AGAIN
+    assert network.tick(10.0 + TELL_AGAIN) == [Pause("a", True)]
+    network.done(Pause("a", True), 20.0)
+    assert network.heard(announcing("a", paused=True), 20.0) == []
+    assert network.next_deadline() > 20.0 + TELL_AGAIN
+    assert network.status().paused
+    assert set(network.pause(False)) == {Pause("a", False), Pause("c", False)}
+
+
+def test_a_participant_that_was_not_paused_or_comes_back_unpaused_is_told_at_once():
+    network, _ = complete(drawn(), announcing("a", paused=False))
+    network.done(*network.pause(True), 0.0)
+    network.heard(announcing("a", paused=True), 1.0)
+    assert network.heard(announcing("a", "a-2", paused=False), 2.0) == [Pause("a", True)]
+
+
+def test_start_and_stop_in_quick_succession_end_as_the_last_one_wanted():
+    network, _ = complete(drawn(), announcing("a", paused=False))
+    assert network.pause(True) == [Pause("a", True)]
+    assert network.pause(False) == []
+    assert network.heard(announcing("a", paused=True), 1.0) == []
+    assert network.done(Pause("a", True), 1.0) == [Pause("a", False)]
+
+
+def test_that_a_network_is_stopped_outlives_its_coordinator():
+    network, _ = complete(drawn())
+    network.pause(True)
+    memory = msgspec.json.decode(msgspec.json.encode(network.memory), type=Memory)
+    assert Network(drawn(), memory).heard(announcing("a", paused=False), 0.0) == [Pause("a", True)]
 
 
 class Life_of_a_network(RuleBasedStateMachine):
@@ -785,7 +825,7 @@ class Life_of_a_network(RuleBasedStateMachine):
         if how in ("done", "unknown"):
             self.do(order)
         if how == "done":
-            self.take(self.network.done(order))
+            self.take(self.network.done(order, 0.0))
         else:
             final = how == "never" and isinstance(order, Bind)
             self.take(self.network.failed(order, how, self.now, final=final))
@@ -832,7 +872,7 @@ class Life_of_a_network(RuleBasedStateMachine):
             while self.out:
                 order = self.out.pop(0)
                 self.do(order)
-                self.take(self.network.done(order))
+                self.take(self.network.done(order, 0.0))
             self.tick()
         assert not self.out
         wiring = self.network.wiring()

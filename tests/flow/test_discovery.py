@@ -13,8 +13,10 @@ from msgflo.flow.discovery import (
     Announcement,
     Definition,
     Goodbye,
+    Instruction,
     Port,
     parse_discovery,
+    parse_instruction,
     place_of,
     queue_name,
     queue_of_place,
@@ -284,3 +286,37 @@ def test_what_is_split_is_a_place_and_nothing_else(name):
 @pytest.mark.parametrize("name", ["resize.IN", "@1", "a@", "a@b", "a@0", "a@01", "a@-1", "a@٣"])
 def test_what_is_no_place_stays_whole(name):
     assert queue_of_place(name) == (name, None)
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    [
+        Instruction("announce"),
+        Instruction("announce", ("a",)),
+        Instruction("pause", ("a", "b/c")),
+        Instruction("resume"),
+    ],
+)
+def test_an_instruction_comes_back_from_the_wire(instruction):
+    assert parse_instruction(instruction.encode()) == instruction
+    assert instruction.concerns("a")
+    assert instruction.concerns("z") is not bool(instruction.roles)
+
+
+def test_asking_everybody_is_the_empty_message():
+    assert Instruction("announce").encode() == b""
+
+
+@given(
+    st.binary()
+    | st.recursive(st.none() | st.text(), st.lists).map(lambda v: json.dumps(v).encode())
+)
+def test_what_is_no_instruction_is_refused_and_breaks_nothing(data):
+    if data:
+        with pytest.raises(DefinitionError):
+            parse_instruction(data)
+
+
+def test_whether_a_participant_is_paused_is_said_beside_its_definition():
+    for paused in (None, True, False):
+        assert parse_discovery(Announcement(RESIZE, paused=paused).encode()).paused is paused

@@ -84,15 +84,41 @@ async def who_listens_asks(bench: Bench) -> None:
     heard: list[bytes] = []
     for number, client in enumerate(clients):
 
-        def answer(number: int = number) -> None:
-            asked[number] += 1
+        def answer(message: bytes, number: int = number) -> None:
+            asked[number] += message == b""
             bench.changed.set()
 
-        client.on_asked(answer)
+        client.on_told(answer)
     for times in (1, 2):
         broker = await bench.new_broker()
         await broker.listen(heard.append)
         await bench.until(lambda: min(asked) >= times, f"asked {asked}")
+
+
+@check()
+async def all_clients_hear_what_is_told(bench: Bench) -> None:
+    """What a Broker tells is heard by every client that is connected, whole and in order."""
+    clients = [await bench.client(), await bench.client()]
+    told: list[list[bytes]] = [[], []]
+    mine = [f"{bench.prefix} {number}".encode() + b"\x00\xff" for number in range(5)]
+    mine.append(mine[0] + b"." * 8000)
+    for client, messages in zip(clients, told, strict=True):
+
+        def hear(message: bytes, messages: list[bytes] = messages) -> None:
+            if message.startswith(bench.prefix.encode()):
+                messages.append(message)
+                bench.changed.set()
+
+        client.on_told(hear)
+    broker = await bench.broker()
+    for message in mine:
+        await broker.tell(message)
+    for number in range(2):
+        await bench.until(
+            lambda: len(told[number]) >= len(mine),
+            lambda: f"client {number + 1} heard {told[number]}",
+        )
+        bench.expect(told[number] == mine, f"client {number + 1} heard {told[number]}")
 
 
 @check()
@@ -358,12 +384,12 @@ async def a_restart_keeps_listeners(bench: Bench) -> None:
             heard.append(message)
             bench.changed.set()
 
-    def answer() -> None:
+    def answer(message: bytes) -> None:
         nonlocal asked
-        asked += 1
+        asked += message == b""
         bench.changed.set()
 
-    client.on_asked(answer)
+    client.on_told(answer)
     await broker.listen(hear)
     await bench.until(lambda: asked, "listening did not ask")
     asked = 0

@@ -22,6 +22,7 @@ from msgflo.coordinator.network import (
     Network,
     NetworkStatus,
     Order,
+    Pause,
     SendInitial,
     Unbind,
 )
@@ -32,7 +33,7 @@ from msgflo.errors import (
     MsgFloError,
     UnsupportedBinding,
 )
-from msgflo.flow.discovery import Definition, Goodbye, parse_discovery
+from msgflo.flow.discovery import Definition, Goodbye, Instruction, parse_discovery
 from msgflo.flow.graph import Graph
 from msgflo.transport.contract import CONTENT_TYPE, MESSAGE_ID, Broker
 
@@ -120,6 +121,10 @@ class Coordinator:
     def change_graph(self, graph: Graph) -> None:
         """Want another graph from now on, or tell that the same one was edited."""
         self._after(self.network.change_graph(graph))
+
+    def pause(self, paused: bool) -> None:
+        """Have the participants take no messages from now on, or take them again."""
+        self._after(self.network.pause(paused))
 
     def vanished(self, role: str, instance: int) -> None:
         """Tell that a participant's process ended; one that said goodbye is not affected."""
@@ -249,6 +254,9 @@ class Coordinator:
                         order.body,
                         {MESSAGE_ID: order.id, CONTENT_TYPE: "application/json"},
                     )
+                case Pause(role, paused):
+                    told = Instruction("pause" if paused else "resume", (role,))
+                    await self._broker.tell(told.encode())
         except Exception as error:
             final = isinstance(error, UnsupportedBinding)
             now = time.monotonic()
@@ -256,7 +264,7 @@ class Coordinator:
             if not isinstance(error, MsgFloError):
                 raise
         else:
-            self._after(self.network.done(order))
+            self._after(self.network.done(order, time.monotonic()))
 
     def _tell(self, event: Event) -> None:
         try:

@@ -35,6 +35,7 @@ __all__ = [
     "NetworkStatus",
     "Order",
     "ParticipantStatus",
+    "Pause",
     "RoleStatus",
     "SendInitial",
     "Unbind",
@@ -60,7 +61,15 @@ class Unbind:
     binding: Binding
 
 
-Order = Bind | Unbind | SendInitial
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Tell the participants of a role to take no messages, or to take them again."""
+
+    role: str
+    paused: bool
+
+
+Order = Bind | Unbind | SendInitial | Pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +132,14 @@ class NetworkStatus:
         edges: the graph's, in its order.
         initials: reasons of initial packets that cannot be sent, as ``ROLE PORT: why``.
         found: bindings in the broker that this graph does not ask for.
+        paused: whether the network's participants are to take no messages.
     """
 
     roles: tuple[RoleStatus, ...]
     edges: tuple[EdgeStatus, ...]
     initials: tuple[str, ...]
     found: tuple[Binding, ...]
+    paused: bool = False
 
     @property
     def complete(self) -> bool:
@@ -148,11 +159,13 @@ class Memory(msgspec.Struct):
         definitions: what each role was last taken to be, so that its edges are known before it is
             heard again.
         given: initial packets that were given, by role and participant.
+        paused: whether the network's participants are to take no messages.
     """
 
     bindings: list[tuple[Kind, str, str]] = []
     definitions: dict[str, Definition] = {}
     given: dict[str, dict[str, Given]] = {}
+    paused: bool = False
 
 
 @dataclass(slots=True)
@@ -161,6 +174,10 @@ class _Failure:
     tries: int
     again: float  # when to try again; NEVER: not until the graph changes; DUE: now, or being tried
 
+
+TELL_AGAIN = 2.0
+"""Seconds until a role is told again to pause or to resume, while a participant has not said that
+it did. One that is busy for long still says so at once."""
 
 NEVER = float("inf")
 DUE = float("-inf")
@@ -173,6 +190,7 @@ class _State:
     ours: set[Binding] = field(default_factory=set)  # made by this network
     asked: set[Order] = field(default_factory=set)  # ordered, not answered
     failures: dict[Order, _Failure] = field(default_factory=dict)
+    told: dict[str, float] = field(default_factory=dict)  # role -> when to say it again
     touched: set[Binding] | None = None  # ordered since the broker was asked what is bound
 
 
@@ -213,6 +231,7 @@ class Network:
         self._state = _State()
         self._state.ours.update(Binding(*binding) for binding in memory.bindings)
         self._found = False
+        self._paused = memory.paused
         self._wiring: Wiring | None = None
         self._wired: dict[str, Definition] = {}  # what the wiring was made from
         self._told_wrong: set[tuple[str, str]] = set()
@@ -233,9 +252,22 @@ class Network:
             bindings=sorted((b.kind, b.source, b.target) for b in self._state.ours),
             definitions=dict(self._participants.definitions),
             given=self._initials.given,
+            paused=self._paused,
         )
 
+    @property
+    def paused(self) -> bool:
+        """Whether the network's participants are to take no messages."""
+        return self._paused
+
     # Facts.
+
+    def pause(self, paused: bool) -> list[Order]:
+        """Want the participants to take no messages from now on, or to take them again."""
+        if self._paused != paused:
+            self._paused = paused
+            self._state.told.clear()
+        return self._reconsider()
 
     def change_graph(self, graph: Graph) -> list[Order]:
         """Want another graph from now on; also to be called after an edit of the same one."""
@@ -258,7 +290,7 @@ class Network:
         if rewired:
             return self._reconsider()
         self._changed()
-        return self._issue(self._due(announcement))
+        return self._issue([*self._due(announcement), *self._pausing()])
 
     def left(self, goodbye: Goodbye) -> list[Order]:
         """A participant said goodbye. Its role keeps its ports and its bindings."""
@@ -278,7 +310,7 @@ class Network:
         What is ordered from now on until :meth:`found` may be in its answer or not.
         """
         self._state.touched = {
-            order.binding for order in self._state.asked if not isinstance(order, SendInitial)
+            order.binding for order in self._state.asked if isinstance(order, Bind | Unbind)
         }
 
     def found(self, bindings: Iterable[Binding]) -> list[Order]:
@@ -299,8 +331,13 @@ class Network:
                 failure.again = DUE
         return self._reconsider()
 
-    def done(self, order: Order) -> list[Order]:
-        """An order was carried out."""
+    def done(self, order: Order, now: float) -> list[Order]:
+        """An order was carried out.
+
+        Args:
+            order: which.
+            now: the time.
+        """
         self._answered(order)
         self._state.failures.pop(order, None)
         match order:
@@ -317,6 +354,10 @@ class Network:
                 self._changed()
                 there = self._participants.get(order.role, order.participant)
                 return self._issue(self._due(there.announcement)) if there else []
+            case Pause():
+                # Whoever heard it says so. Whoever did not is told again.
+                if order.paused == self._paused:
+                    self._state.told[order.role] = now + TELL_AGAIN
             case _:
                 assert_never(order)
         return self._reconsider()
@@ -331,7 +372,7 @@ class Network:
             final: nothing was done, and trying again cannot help until the graph changes.
         """
         self._answered(order)
-        if not isinstance(order, SendInitial):
+        if isinstance(order, Bind | Unbind):
             if not final:
                 self._state.bound.discard(order.binding)
                 self._state.unsure.add(order.binding)
@@ -342,7 +383,7 @@ class Network:
         pause = min(FIRST_PAUSE * 2 ** min(tries - 1, 16), LONGEST_PAUSE)
         self._state.failures[order] = _Failure(reason, tries, NEVER if final else now + pause)
         if before is None or before.reason != reason:
-            role = order.role if isinstance(order, SendInitial) else ""
+            role = order.role if isinstance(order, SendInitial | Pause) else ""
             self._tell("failed", role, f"{_words(order)}: {reason}")
         return self._reconsider()
 
@@ -355,17 +396,21 @@ class Network:
             if failure.again <= now and failure.again != DUE:
                 failure.again = DUE
                 changed = True
+        for role in [role for role, again in self._state.told.items() if again <= now]:
+            del self._state.told[role]
+            changed = True
         return self._reconsider() if changed else []
 
     def next_deadline(self) -> float | None:
         """When to call :meth:`tick` at the latest; ``None``: not before another fact."""
         again = [f.again for f in self._state.failures.values() if DUE < f.again < NEVER]
+        again += self._state.told.values()
         silent = self._participants.next_deadline()
         return min(again if silent is None else [silent, *again], default=None)
 
     def _answered(self, order: Order) -> None:
         self._state.asked.discard(order)
-        if not isinstance(order, SendInitial):
+        if isinstance(order, Bind | Unbind):
             self._state.unsure.discard(order.binding)
 
     def _forget(self) -> None:
@@ -401,6 +446,7 @@ class Network:
             edges=tuple(self._edges()),
             initials=tuple(self._missing_initials()),
             found=tuple(sorted(self._state.bound - self.wiring().bindings)),
+            paused=self._paused,
         )
 
     def _roles(self) -> Iterable[RoleStatus]:
@@ -459,7 +505,7 @@ class Network:
         self._changed()
         self._is_rewired()
         wiring = self.wiring()
-        wanted = [*self._bindings(wiring), *self._all_due()]
+        wanted: list[Order] = [*self._bindings(wiring), *self._all_due(), *self._pausing()]
         failures, still = self._state.failures, set(wanted)
         for order in [o for o in failures if o not in still and o not in self._state.asked]:
             del failures[order]  # nobody wants it any more
@@ -499,13 +545,27 @@ class Network:
                         continue
                 case SendInitial():
                     pass
+                case Pause(role, paused):
+                    if role in state.told or Pause(role, not paused) in state.asked:
+                        continue
                 case _:
                     assert_never(order)
             state.asked.add(order)
-            if state.touched is not None and not isinstance(order, SendInitial):
+            if state.touched is not None and isinstance(order, Bind | Unbind):
                 state.touched.add(order.binding)
             issued.append(order)
         return issued
+
+    def _pausing(self) -> Iterator[Pause]:
+        """Return whom to tell to pause or to resume: roles with a participant that does not."""
+        for role in self.graph.nodes:
+            if any(
+                participant.announcement.paused is (not self._paused) and not participant.lost
+                for participant in self._participants.of(role)
+            ):
+                yield Pause(role, self._paused)
+            else:
+                self._state.told.pop(role, None)
 
     def _due(self, announcement: Announcement) -> Iterator[SendInitial]:
         definition = announcement.definition
@@ -558,3 +618,5 @@ def _words(order: Order) -> str:
             return f"cannot unbind {binding}"
         case SendInitial():
             return f"cannot send the initial packet of {order.role} {order.port} to {order.queue}"
+        case Pause(role, paused):
+            return f"cannot tell {role} to {'pause' if paused else 'resume'}"

@@ -57,7 +57,8 @@ class Event:
     """Something a person would want to be told.
 
     Attributes:
-        kind: ``live``, ``lost``, ``gone``, ``changed`` (of participants), ``bound``, ``unbound``,
+        kind: ``live``, ``lost``, ``gone``, ``changed``, ``paused``,
+            ``resumed`` (of participants), ``bound``, ``unbound``,
             ``failed`` (of orders), ``wrong`` (the graph or a component must change).
         role: whom it concerns; ``""`` for bindings.
         text: in words.
@@ -185,6 +186,9 @@ class Participants:
         elif known.lost:
             self._tell_of("live", announcement, "is live again")
         before = known.announcement.definition
+        paused = announcement.paused
+        if paused is not None and known.announcement.paused is (not paused):
+            self._tell_of("paused" if paused else "resumed", announcement, _pausing(paused))
         known.announcement = announcement
         known.heard = now
         known.lost = known.replaced = False
@@ -378,6 +382,10 @@ class Participants:
         self.events.append(
             Event(kind, role, f"{named(announcement)} {text}", announcement.instance)
         )
+
+
+def _pausing(paused: bool) -> str:
+    return "takes no messages" if paused else "takes messages again"
 
 
 def named(announcement: Announcement) -> str:

@@ -12,12 +12,16 @@ where they do not look::
                  "outports": [{"id": "out", "type": "any", "queue": "resize.OUT"}]},
      "msgflo": {"instance": 1, "places": true, "period": 60.0, "initials": ["size"]}}
 
+There, ``"paused": true`` or ``false`` says that a participant can be paused, and whether it is.
+
 A participant that stops says ``{"protocol": "discovery", "command": "goodbye", "payload":
 {"id": ..., "role": ...}}``; clients that know nothing of it ignore it.
+
+What a coordinator says to participants is an :class:`Instruction`.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -30,8 +34,10 @@ __all__ = [
     "Announcement",
     "Definition",
     "Goodbye",
+    "Instruction",
     "Port",
     "parse_discovery",
+    "parse_instruction",
     "place_of",
     "queue_name",
     "queue_of_place",
@@ -170,6 +176,7 @@ class Announcement(msgspec.Struct, frozen=True):
         places: whether each of its inports has a place of its own beside the work queue.
         period: it announces itself at least this often, in seconds.
         initials: inports whose initial packet it was given at its start.
+        paused: whether it was told to take no messages; ``None``: it cannot be told.
         details: anything else that it says of itself (process id, host, version).
     """
 
@@ -178,6 +185,7 @@ class Announcement(msgspec.Struct, frozen=True):
     places: bool = False
     period: float = UNKNOWN_PERIOD
     initials: tuple[str, ...] = ()
+    paused: bool | None = None
     details: Mapping[str, Any] = {}
 
     @property
@@ -194,6 +202,8 @@ class Announcement(msgspec.Struct, frozen=True):
         beside["period"] = self.period
         if self.initials:
             beside["initials"] = list(self.initials)
+        if self.paused is not None:
+            beside["paused"] = self.paused
         return msgspec.json.encode(
             {
                 "protocol": "discovery",
@@ -219,6 +229,57 @@ class Goodbye(msgspec.Struct, frozen=True):
                 "payload": {"id": self.id, "role": self.role},
             }
         )
+
+
+class Instruction(msgspec.Struct, frozen=True):
+    """What a coordinator tells participants.
+
+    Attributes:
+        command: ``announce``: say who you are. ``pause``: take no messages until you are told to
+            ``resume``; what is in work is finished. Whoever does so announces itself, and being
+            told again changes nothing.
+        roles: whom it is for; empty: all. A participant passes over what is not for its role.
+    """
+
+    command: Literal["announce", "pause", "resume"]
+    roles: tuple[str, ...] = ()
+
+    def encode(self) -> bytes:
+        """Return the message as it goes over the wire: ``b""`` to ask everybody who is there."""
+        if self.command == "announce" and not self.roles:
+            return b""
+        return msgspec.json.encode(
+            {
+                "protocol": "discovery",
+                "command": self.command,
+                "payload": {"roles": list(self.roles)},
+            }
+        )
+
+    def concerns(self, role: str) -> bool:
+        """Tell whether it is for this role."""
+        return not self.roles or role in self.roles
+
+
+def parse_instruction(data: bytes) -> Instruction:
+    """Read what a coordinator tells participants.
+
+    Raises:
+        DefinitionError: it is no instruction, or one that this version does not know.
+    """
+    if not data:
+        return Instruction("announce")
+    try:
+        message = msgspec.json.decode(data)
+        command, roles = message["command"], message["payload"]["roles"]
+        if message["protocol"] != "discovery":
+            raise ValueError
+        return msgspec.convert({"command": command, "roles": roles}, Instruction)
+    except (msgspec.MsgspecError, ValueError, KeyError, TypeError, RecursionError):
+        raise DefinitionError(
+            f"not an instruction (expected a discovery message that says announce, pause or "
+            f"resume, and to which roles): {_cut(data)}"
+        ) from None
 
 
 def parse_discovery(data: bytes) -> Announcement | Goodbye:
@@ -267,11 +328,12 @@ def parse_discovery(data: bytes) -> Announcement | Goodbye:
     details = {
         key: value
         for key, value in beside.items()
-        if key not in {"instance", "places", "period", "initials"}
+        if key not in {"instance", "places", "period", "initials", "paused"}
     }
     instance = beside.get("instance")
     period = beside.get("period")
     initials = beside.get("initials")
+    paused = beside.get("paused")
     return Announcement(
         definition,
         instance=instance if type(instance) is int and instance > 0 else None,
@@ -282,6 +344,7 @@ def parse_discovery(data: bytes) -> Announcement | Goodbye:
         initials=tuple(name for name in initials if isinstance(name, str))
         if isinstance(initials, list)
         else (),
+        paused=paused if isinstance(paused, bool) else None,
         details=details,
     )
 

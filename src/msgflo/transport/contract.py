@@ -464,8 +464,13 @@ class Client(Connection):
         """Publish a message on the discovery channel. While disconnected: does nothing."""
 
     @abstractmethod
-    def on_asked(self, call: Callable[[], None]) -> None:
-        """Have ``call`` called when a coordinator asks who is there, to announce at once."""
+    def on_told(self, call: Callable[[bytes], None]) -> None:
+        """Have ``call`` called with each message that a Broker tells all participants.
+
+        It is an instruction (:class:`msgflo.flow.discovery.Instruction`), or empty: a coordinator
+        asks who is there. It is called with ``b""`` after each reconnect too, for a coordinator
+        may have asked meanwhile. Nothing is kept for clients that are away.
+        """
 
     @abstractmethod
     def send(
@@ -554,6 +559,20 @@ class Broker(Connection):
         """Have ``heard`` called for each message on the discovery channel, and ask who is there.
 
         Any number of Brokers can listen. Asks again after each reconnect.
+        """
+
+    @abstractmethod
+    async def tell(self, message: bytes) -> None:
+        """Tell something to all participants that are connected now.
+
+        To tell ``b""`` is to ask who is there. Nothing is kept for participants that are away, and
+        nothing says who has heard it; those who have say so on the discovery channel, if at all.
+
+        Args:
+            message: at most 8 kB.
+
+        Raises:
+            ConnectionLost: nobody knows whether it was told.
         """
 
     @abstractmethod

@@ -212,11 +212,11 @@ class Hub:
                 for heard in link._heard:
                     self._call(link, partial(heard, message))
 
-    def _ask(self) -> None:
+    def _tell(self, message: bytes) -> None:
         for link in self._links:
             if isinstance(link, Client) and link._up:
-                for asked in link._asked:
-                    self._call(link, asked)
+                for told in link._told:
+                    self._call(link, partial(told, message))
 
     def _call(self, link: "Link", call: Callable[[], None]) -> None:
         self._calls.append((link, call))
@@ -373,13 +373,15 @@ class Client(Link, contract.Client):
         super().__init__(url)
         self._unconfirmed = 0
         self._outbox: deque[tuple[str, bytes, Mapping[str, str], str, Confirmed]] = deque()
-        self._asked: list[Callable[[], None]] = []
+        self._told: list[Callable[[bytes], None]] = []
         self._inlets: dict[tuple[str, int], Inlet] = {}
         self._wanted: dict[tuple[str, int], tuple[Inlet, int, Callable[[Delivery], None]]] = {}
         self._consumers: dict[tuple[str, int], Consumer] = {}
 
     def _resume(self) -> None:
         now = self._hub._now()
+        for told in self._told:
+            self._hub._call(self, partial(told, b""))  # we may have been asked meanwhile
         self._consumers.clear()
         for inlet in self._inlets.values():
             self._hub.queues.declare(self, inlet, now)
@@ -419,8 +421,8 @@ class Client(Link, contract.Client):
         if self._up:
             self._hub._announce(bytes(message))
 
-    def on_asked(self, call: Callable[[], None]) -> None:
-        self._asked.append(call)
+    def on_told(self, call: Callable[[bytes], None]) -> None:
+        self._told.append(call)
 
     def send(
         self, outport: str, body: bytes, headers: Mapping[str, str], confirmed: Confirmed
@@ -509,12 +511,16 @@ class Broker(Link, contract.Broker):
 
     def _resume(self) -> None:
         if self._heard:
-            self._hub._ask()
+            self._hub._tell(b"")
 
     async def listen(self, heard: Callable[[bytes], None]) -> None:
         await self._reach()
         self._heard.append(heard)
-        self._hub._ask()
+        self._hub._tell(b"")
+
+    async def tell(self, message: bytes) -> None:
+        await self._reach()
+        self._hub._tell(bytes(message))
 
     async def bind(self, binding: Binding) -> None:
         await self._reach()

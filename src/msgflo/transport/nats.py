@@ -77,7 +77,7 @@ class Client(contract.Client):
         self._giving_back = 0
         self._late: list[bytes] = []
         self._intakes: dict[tuple[str, int], Intake] = {}
-        self._asked: list[Callable[[], None]] = []
+        self._told: list[Callable[[bytes], None]] = []
         self._subjects: dict[str, tuple[str, str]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._numbers = 0
@@ -89,7 +89,7 @@ class Client(contract.Client):
         self.link.lost = self._tell_lost
         self.link.restoring = self._restore
         self.link.restored = self._back
-        self.link.subscribe(self.names.asking, self._on_asked)
+        self.link.subscribe(self.names.telling, self._on_told)
         self.link.subscribe(self.names.census, self._on_census)
 
     # Connection.
@@ -173,8 +173,8 @@ class Client(contract.Client):
     def _back(self) -> None:
         self._tell_restored()
         # A coordinator that was back before us has asked already.
-        for call in self._asked:
-            call()
+        for call in self._told:
+            call(b"")
 
     def _make_home(self) -> None:
         """Make the stream again that somebody deleted, and send again what had no home."""
@@ -244,12 +244,12 @@ class Client(contract.Client):
     async def announce(self, message: bytes) -> None:
         self.link.publish(self.names.discovery, message)
 
-    def on_asked(self, call: Callable[[], None]) -> None:
-        self._asked.append(call)
+    def on_told(self, call: Callable[[bytes], None]) -> None:
+        self._told.append(call)
 
-    def _on_asked(self, _subject: bytes, _reply: bytes, _body: bytes, _block: bytes) -> None:
-        for call in self._asked:
-            call()
+    def _on_told(self, _subject: bytes, _reply: bytes, body: bytes, _block: bytes) -> None:
+        for call in self._told:
+            call(body)
 
     def _on_census(self, _subject: bytes, reply: bytes, _body: bytes, _block: bytes) -> None:
         """Tell a Broker what is held here: the server does not know what waits for a retry."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from msgflo.errors import ConnectFailed, SendFailed, TransportError
+from msgflo.errors import ConnectFailed, ConnectionLost, SendFailed, TransportError
 from msgflo.flow.binding import Binding
 from msgflo.flow.discovery import queue_of_place
 from msgflo.transport import contract
@@ -122,8 +122,13 @@ class Broker(contract.Broker):
         self._ask()
         await self.link.barrier()
 
+    async def tell(self, message: bytes) -> None:
+        if not self.link.publish(self.names.telling, message):
+            raise ConnectionLost(f"no connection to the broker at {redacted(self.url)}")
+        await self.link.barrier()
+
     def _ask(self) -> None:
-        self.link.publish(self.names.asking, b"")
+        self.link.publish(self.names.telling, b"")
 
     # Bindings. One after the other: what one process does at once would only meet its own locks.
 

@@ -222,7 +222,7 @@ class Names:
         return f"{self.namespace}.fbp"
 
     @property
-    def asking(self) -> str:
+    def telling(self) -> str:
         """Where coordinators ask who is there."""
         return f"{self.namespace}.fbp-ask"
 
