@@ -30,6 +30,7 @@
 
   * :exc:`DiscoveryTimeout`: what was waited for was not announced in time
   * :exc:`PayloadError`: a payload does not fit its port
+  * :exc:`TraceError`: a file is no flowtrace, or not one that can be used so
   * :exc:`ConformanceFailure`: a transport or participant breaks a promise
 
 Two more are raised by handlers to say what is to happen to their message, and are
@@ -62,6 +63,7 @@ __all__ = [
     "RetryLater",
     "SendFailed",
     "StartFailed",
+    "TraceError",
     "TransportError",
     "UnknownComponent",
     "UnknownNode",
@@ -275,6 +277,10 @@ class DiscoveryTimeout(MsgFloError):
 
 class PayloadError(MsgFloError):
     """A payload does not fit the type of its port, or cannot be put on the wire."""
+
+
+class TraceError(MsgFloError):
+    """A file is no flowtrace, or not one that can be used so."""
 
 
 class ConformanceFailure(MsgFloError):

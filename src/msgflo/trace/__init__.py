@@ -1,0 +1,1 @@
+"""What happened: recorded packets, and the ways of messages."""
