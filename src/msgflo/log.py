@@ -58,7 +58,7 @@ class HeldHandler(logging.StreamHandler[Any]):
 
 
 def configure(environment: Mapping[str, str] = os.environ) -> HeldHandler | None:
-    """Set up the log of a program, unless its author has done so.
+    """Set up the log of a program, warnings included, unless its author has done so. Idempotent.
 
     The level is that of ``MSGFLO_LOGLEVEL`` (or ``MSGFLO_PYTHON_LOGLEVEL``, its old name), ``INFO``
     if neither is set, or if what is set is no level.
@@ -68,11 +68,12 @@ def configure(environment: Mapping[str, str] = os.environ) -> HeldHandler | None
     """
     root = logging.getLogger()
     if root.handlers:
-        return None
+        return next((it for it in root.handlers if isinstance(it, HeldHandler)), None)
     name = environment.get("MSGFLO_LOGLEVEL") or environment.get("MSGFLO_PYTHON_LOGLEVEL") or ""
     level = logging.getLevelNamesMapping().get(name.upper(), logging.INFO)
     handler = HeldHandler()
     handler.setFormatter(logging.Formatter("%(levelname).1s %(message)s"))
     root.addHandler(handler)
     root.setLevel(level)
+    logging.captureWarnings(True)
     return handler

@@ -13,12 +13,13 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 from msgflo import transport
@@ -49,6 +50,7 @@ from msgflo.transport.contract import Client
 __all__ = [
     "GRACE",
     "Running",
+    "leave",
     "load_components",
     "main",
     "msgflo_python",
@@ -57,11 +59,16 @@ __all__ = [
     "serve",
 ]
 
+T = TypeVar("T")
+
 GRACE = 10.0
 """Seconds that a participant has to finish what is in work, unless said otherwise."""
 
 FLUSH = 2.0
 """Seconds at least for the last packets to be confirmed, when handlers have used up the grace."""
+
+LEFT_BEHIND = 1.0
+"""Seconds for what handlers have left behind, tasks and threads, to end when all else is over."""
 
 
 async def serve(
@@ -330,8 +337,7 @@ class Running:
             self.code = await serving(stop=self._stop, started=lambda _: self._set("runs"))
 
         try:
-            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-                runner.run(work())
+            _in_loop(work())
         except BaseException as error:
             if self._state == "":
                 self._error = error
@@ -400,8 +406,7 @@ def run(
         return running
     held = configure()
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(_until_signalled(serving, url, held.let_go if held else None))
+        return _in_loop(_until_signalled(serving, url, held.let_go if held else None))
     finally:
         if held is not None:
             held.let_go()
@@ -457,12 +462,37 @@ async def _until_signalled(
     return code
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def _in_loop(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in an event loop of its own.
+
+    Unlike asyncio.run this ends when the work has ended: a task that will not be cancelled is left
+    behind, and so is a thread of ``asyncio.to_thread`` that is still busy.
+    """
+    loop = _new_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        return loop.run_until_complete(work)
+    finally:
+        try:
+            left = asyncio.all_tasks(loop)
+            for task in left:
+                task.cancel()
+            if left:
+                loop.run_until_complete(asyncio.wait(left, timeout=LEFT_BEHIND))
+            loop.run_until_complete(
+                asyncio.wait([loop.create_task(loop.shutdown_asyncgens())], timeout=LEFT_BEHIND)
+            )
+        finally:
+            asyncio.set_event_loop(None)
+            loop.close()
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
     try:
         import uvloop
     except ImportError:
-        return None
-    return uvloop.new_event_loop
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
 
 
 def _end_process(code: int) -> NoReturn:
@@ -496,7 +526,7 @@ def main(component: Any, role: str | None = None) -> NoReturn:
     """
     _not_while_loading()
     options = _parser(None).parse_args()
-    _leave(
+    leave(
         _program(
             lambda: run(
                 component,
@@ -556,7 +586,7 @@ def run_file(
 def msgflo_python(arguments: Sequence[str] | None = None) -> NoReturn:
     """Be the command ``msgflo-python FILE ROLE``: run the component of a Python file."""
     options = _parser("msgflo-python").parse_args(arguments)
-    _leave(
+    leave(
         _program(
             lambda: run_file(
                 options.file,
@@ -608,6 +638,7 @@ def _option_iips(options: argparse.Namespace) -> dict[str, Any] | None:
 
 def _program(work: Callable[[], int]) -> int:
     """Do the work of a program; return its exit code, and say on standard error what is wrong."""
+    held = configure()
     try:
         return work()
     except (ConfigurationError, UnknownScheme) as error:
@@ -621,11 +652,18 @@ def _program(work: Callable[[], int]) -> int:
     except Exception:
         traceback.print_exc()
         return 1
+    finally:
+        if held is not None:
+            held.let_go()
 
 
-def _leave(code: int) -> NoReturn:
-    """End the process; threads of the component's author do not keep it."""
+def leave(code: int) -> NoReturn:
+    """End the process; threads of the component's author do not keep it for long."""
     main_thread = threading.main_thread()
-    if any(t is not main_thread and not t.daemon for t in threading.enumerate()):
-        _end_process(code)
+    end = time.monotonic() + LEFT_BEHIND
+    for thread in threading.enumerate():
+        if thread is not main_thread and not thread.daemon:
+            thread.join(max(0.0, end - time.monotonic()))
+            if thread.is_alive():
+                _end_process(code)
     sys.exit(code)

@@ -3,7 +3,7 @@
 import click
 
 from msgflo.environment import parse_packets
-from msgflo.participant import run_file
+from msgflo.participant import leave, run_file
 
 __all__ = ["participant"]
 
@@ -22,11 +22,11 @@ def participant(
     broker: str | None,
     instance: int | None,
     iips: str | None,
-) -> int:
+) -> None:
     """Run the component in FILE as the role ROLE, until it is stopped.
 
     It waits for its messages; a coordinator (msgflo run) connects it. SIGTERM and Ctrl-C let it
     finish what it has begun.
     """
     packets = parse_packets(iips, "--iips") if iips is not None else None
-    return run_file(file, role, component=component, broker=broker, instance=instance, iips=packets)
+    leave(run_file(file, role, component=component, broker=broker, instance=instance, iips=packets))
