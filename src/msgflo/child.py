@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -237,7 +237,7 @@ class _Work:
                 )
             positional = [keywords.pop(self._call.message)] if self._call.positional else []
             result = self._call.function(*positional, **keywords)
-            for item in result if inspect.isgenerator(result) else (result,):
+            for item in result if isinstance(result, Iterator) else (result,):
                 if item is None and not self._call.sends_none:
                     continue
                 if self._result is None:

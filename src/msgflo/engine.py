@@ -26,7 +26,7 @@ from msgflo.errors import (
 )
 from msgflo.failure import Again, Dead, Failure, death_of, decide, error_packet
 from msgflo.flow.discovery import DEFAULT_PERIOD, Announcement, Goodbye
-from msgflo.lanes import Lane, Resumed, context_of, lane_for
+from msgflo.lanes import CANCEL_TIME, Lane, Resumed, context_of, lane_for
 from msgflo.log import ParticipantLog
 from msgflo.outbox import CURRENT, Handling, Outbox, Sender
 from msgflo.payload import encode
@@ -45,6 +45,9 @@ ANNOUNCEMENTS = 2.2
 
 SETTINGS_PREFETCH = 16
 """Messages for a setting are applied at once, and only the last of them matters."""
+
+PAUSE = 1.0
+"""Seconds before a participant tries again to take messages that the broker did not let."""
 
 STOP_TIME = 2.0
 """Seconds that a component's ``stop`` has at least, when handlers have used up the grace."""
@@ -140,8 +143,8 @@ class Engine:
         self._tasks: set[asyncio.Task[None]] = set()
         self._sources: list[asyncio.Task[None]] = []
         self._heartbeat: asyncio.Task[None] | None = None
+        self._begun = False
         self._gone = False
-        self._triggered = False
         self._idle: asyncio.Future[None] | None = None
         self._initials: list[tuple[Lane, bytes, Mapping[str, str], int]] = []
         self._initial_names: list[str] = []
@@ -152,6 +155,7 @@ class Engine:
         if declaration.make is not None:
             self.thing = self._make(declaration.make)
         self.lanes = [lane_for(self, entry) for entry in declaration.entries]
+        self._resting = list(self.lanes)
         self._inlets = {
             port.id: Inlet(port.queue, instance) for port in self.definition.inports if port.queue
         }
@@ -223,14 +227,14 @@ class Engine:
             await self._call(self.thing.start)
         if self.declaration.attach is not None:
             self.declaration.attach(self)
+        self._begun = True
         async with self._pausing:
             if self.resumed.is_set():
                 await self._take_settings()
         await self.announce()
         self._heartbeat = asyncio.create_task(self._announce_again())
-        for source in self.declaration.sources:
-            running = run_source(self, source, again=self._restart_sources)
-            self._sources.append(asyncio.create_task(running))
+        if not self._missing:
+            self._run_sources()
 
     async def _take_settings(self) -> None:
         """Begin to take settings, and messages too if all settings that must be known are."""
@@ -245,19 +249,42 @@ class Engine:
             await self._take()
 
     async def _take(self) -> None:
-        """Begin to take messages, the initial ones first."""
-        if self._triggered or self.stopping or not self.resumed.is_set():
-            return
-        self._triggered = True
+        """Begin to take messages, the initial ones first; called again, go on where it failed."""
         initials, self._initials = self._initials, []
         for lane, body, headers, attempt in initials:
             name = lane.entry.port.name
             message_id = f"{self.definition.id}-initial-{name}"
             self._deliver_initial(lane, body, headers, message_id, attempt)
-        for lane in self.lanes:
+        while self._resting and not self.stopping:
+            lane = self._resting.pop(0)
             inlet = self._inlets.get(lane.entry.port.name)
             if inlet is not None:
-                await self._client.consume(inlet, lane.entry.prefetch, self._deliverer(lane))
+                try:
+                    await self._client.consume(inlet, lane.entry.prefetch, self._deliverer(lane))
+                except TransportError:
+                    self._resting.insert(0, lane)
+                    raise
+
+    async def _take_at_last(self) -> None:
+        """Begin to take messages, and run the sources, when the last setting has come."""
+        while not self.stopping:
+            try:
+                async with self._pausing:
+                    if self.resumed.is_set():  # else resume() will see to it
+                        await self._take()
+            except TransportError as error:
+                self.log.warning("cannot take messages yet, tries again: %s", error)
+                await asyncio.sleep(PAUSE)
+            else:
+                if self._heartbeat is not None:  # else start() is not so far yet, and runs them
+                    self._run_sources()
+                return
+
+    def _run_sources(self) -> None:
+        if not self._sources and not self.stopping:
+            for source in self.declaration.sources:
+                running = run_source(self, source, again=self._restart_sources)
+                self._sources.append(asyncio.create_task(running))
 
     def _deliverer(self, lane: Lane) -> Callable[[Delivery], None]:
         def deliver(delivery: Delivery) -> None:
@@ -317,7 +344,7 @@ class Engine:
         self.announce_soon()
 
     async def _take_nothing(self) -> None:
-        self._triggered = False
+        self._resting = list(self.lanes)
         for lane in self.lanes:
             for handling in lane.untaken():
                 self._hand_back(lane, handling)
@@ -328,6 +355,9 @@ class Engine:
 
     def _setter(self, parameter: Parameter) -> Callable[[Delivery], None]:
         def deliver(delivery: Delivery) -> None:
+            if self.stopping:
+                self._client.retry(delivery, counts=False)
+                return
             try:
                 self._apply(parameter, delivery.body, delivery.headers)
             except PayloadError as error:
@@ -341,7 +371,7 @@ class Engine:
             if self._missing:
                 self._missing.discard(parameter.name)
                 if not self._missing:
-                    self._spawn(self._take())
+                    self._spawn(self._take_at_last())
 
         return deliver
 
@@ -376,6 +406,10 @@ class Engine:
 
     def _failed(self, lane: Lane, handling: Handling, failure: Failure) -> None:
         delivery = handling.delivery
+        if handling.reported is not None:
+            # The port error did not get it: it is as dead as it was before that was tried.
+            self._bury(lane, delivery, Dead(handling.reported))
+            return
         retry = lane.entry.retry
         order = decide(failure, delivery.attempt, delivery.postponed, retry, random.random())  # noqa: S311 - jitter
         if isinstance(order, Again):
@@ -401,7 +435,7 @@ class Engine:
             else:
                 self._client.retry(delivery, order.delay, counts=order.counts)
             self._observe(delivery, failure, False)
-        elif self._error is not None and handling.reported is None:
+        elif self._error is not None:
             handling.reported = order.failure
             handling.reopen()
             handling.sending()  # so that it cannot be over before this is decided
@@ -455,10 +489,13 @@ class Engine:
         return death_of(failure, delivery, self.role, self.instance, time.time())
 
     def _tell_dead(self, port: str, delivery: Delivery, failure: Failure) -> None:
+        what = f"message {delivery.id} is a dead letter"
+        if type(delivery) is _Initial:  # which no broker has, and no dead-letter queue
+            what = "the initial packet is given up"
         self.log.error(
-            "%s: message %s is a dead letter after attempt %d: %s: %s%s",
+            "%s: %s after attempt %d: %s: %s%s",
             port,
-            delivery.id,
+            what,
             delivery.attempt,
             failure.error,
             failure.text,
@@ -547,13 +584,16 @@ class Engine:
             ]
             self.log.warning("stopped before these were done, they come again: %s", ", ".join(late))
         for lane in self.lanes:
-            await lane.abandon()
+            for handling in await lane.abandon():
+                self._hand_back(lane, handling, counts=True)
             for handling in list(lane.open):
                 if handling.manual and handling.returned and not handling.finished:
                     self._hand_back(lane, handling)
-        if self.declaration.attach is not None:
+        if self._sources:  # which may have something to clean up
+            await asyncio.wait(self._sources, timeout=CANCEL_TIME)
+        if self.declaration.attach is not None and self._begun:
             self.declaration.attach(None)
-        if self.thing is not None:
+        if self.thing is not None and self._begun:
             try:
                 async with asyncio.timeout_at(max(deadline, loop.time() + STOP_TIME)):
                     await self._call(self.thing.stop)
@@ -561,8 +601,9 @@ class Engine:
                 self.log.error("its stop() did not end in time")
             except Exception:
                 self.log.exception("its stop() failed")
-        with suppress(TransportError):
-            await self._client.announce(Goodbye(self.definition.id, self.role).encode())
+        if self._heartbeat is not None:
+            with suppress(TransportError):
+                await self._client.announce(Goodbye(self.definition.id, self.role).encode())
         return finished
 
     async def close(self) -> None:
@@ -579,14 +620,14 @@ class Engine:
     def _own_tasks(self) -> list[asyncio.Task[None]]:
         return [*self._sources, *([self._heartbeat] if self._heartbeat else [])]
 
-    def _hand_back(self, lane: Lane, handling: Handling) -> None:
+    def _hand_back(self, lane: Lane, handling: Handling, *, counts: bool = False) -> None:
         lane.open.discard(handling)
         handling.finished = True
         delivery = handling.delivery
         if type(delivery) is _Initial:
             self._initials.append((lane, delivery.body, delivery.headers, delivery.attempt))
         else:
-            self._client.retry(delivery, counts=False)
+            self._client.retry(delivery, counts=counts)
 
     async def _finish(self, deadline: float) -> bool:
         if not self._busy():

@@ -44,8 +44,10 @@ def assigned_instance(environment: Mapping[str, str]) -> int | None:
         if not said.isascii() or not said.isdecimal() or int(said) < 1:
             raise ConfigurationError(f"MSGFLO_INSTANCE is {said!r}; expected a number from 1")
         return int(said)
-    # A one-off dyno (run.1234) is none of a row of workers.
-    heroku = re.fullmatch(r"(?!run\.)[\w-]+\.(\d{1,4})", environment.get("DYNO", ""))
+    # A one-off dyno (run.1234, scheduler.1234, release.1234) is none of a row of workers.
+    heroku = re.fullmatch(
+        r"(?!(?:run|scheduler|release)\.)[\w-]+\.(\d{1,4})", environment.get("DYNO", "")
+    )
     if heroku and int(heroku[1]) > 0:
         return int(heroku[1])
     if environment.get("KUBERNETES_SERVICE_HOST"):

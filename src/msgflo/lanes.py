@@ -11,8 +11,8 @@ import queue
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from contextlib import aclosing, closing, suppress
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from msgflo.declaration import Entry
@@ -26,10 +26,27 @@ from msgflo.transport.contract import Delivery
 if TYPE_CHECKING:
     from msgflo.child import Child
 
-__all__ = ["AsyncLane", "Host", "Lane", "ProcessLane", "Resumed", "ThreadLane", "lane_for"]
+__all__ = [
+    "CANCEL_TIME",
+    "AsyncLane",
+    "Host",
+    "Lane",
+    "ProcessLane",
+    "Resumed",
+    "Runner",
+    "ThreadLane",
+    "acknowledge",
+    "context_of",
+    "exit_code",
+    "lane_for",
+]
 
 CANCEL_TIME = 1.0
 """Seconds that a handler has to clean up when it is cancelled at the end of the grace."""
+
+ACK_PATIENCE = 30.0
+"""Seconds after which it is told that a handler has returned and nobody has acked its message:
+then, most likely, nobody will."""
 
 
 class Host(Protocol):
@@ -167,6 +184,21 @@ class Runner:
             )
         self._result(item)
 
+    def emit_all(self, items: Iterator[Any], wanted: Callable[[], bool] | None = None) -> None:
+        """Send what an iterator gives, as long as it is wanted. A generator is closed in the end.
+
+        Raises:
+            PayloadError: as :meth:`emit`.
+        """
+        try:
+            for item in items:
+                if wanted is not None and not wanted():
+                    return
+                self.emit(item)
+        finally:
+            if isinstance(items, Generator):
+                items.close()
+
 
 def context_of(host: Host, port: str, handling: Handling | None) -> Context:
     """Return what is known of a message, for its handler."""
@@ -218,6 +250,7 @@ class Lane(ABC):
         self.open: set[Handling] = set()
         self._host = host
         self._manual = entry.ack == "manual"
+        self._told_of_ack = False
         self._decode = entry.port.payload.decode
 
     def deliver(self, delivery: Delivery) -> None:
@@ -244,8 +277,12 @@ class Lane(ABC):
         """Take the messages away whose handling has not begun."""
 
     @abstractmethod
-    async def abandon(self) -> None:
-        """Stop the workers, whatever they do. What they have in work does not end."""
+    async def abandon(self) -> list[Handling]:
+        """Stop the workers, whatever they do. What they have in work does not end.
+
+        Returns:
+            The messages of which it is certain that nobody works on them any more.
+        """
 
     def _failed(self, handling: Handling, raised: BaseException) -> None:
         """Fail a message. Called from the event loop."""
@@ -266,6 +303,20 @@ class Lane(ABC):
         handling.returned = True
         if not self._manual:
             handling.finish()
+        elif not (handling.finished or self._told_of_ack):
+            asyncio.get_running_loop().call_later(ACK_PATIENCE, self._check_ack, handling)
+
+    def _check_ack(self, handling: Handling) -> None:
+        if not (handling.finished or self._told_of_ack or self._host.stopping):
+            self._told_of_ack = True
+            self._host.log.warning(
+                "%s: message %s was neither acked nor nacked %g s after its handler has returned; "
+                "no more than %d such messages are held at a time, and then none comes any more",
+                self.entry.port.name,
+                handling.delivery.id,
+                ACK_PATIENCE,
+                self.entry.prefetch,
+            )
 
 
 def exit_code(raised: BaseException) -> int:
@@ -294,6 +345,7 @@ class AsyncLane(Lane):
         self._waiting: deque[Handling] = deque()
         self._workers: set[asyncio.Task[None]] = set()
         self._parked: list[asyncio.Future[None]] = []
+        self._cancelled: list[Handling] = []
         self._roused = False
 
     def _take(self, handling: Handling) -> None:
@@ -360,6 +412,7 @@ class AsyncLane(Lane):
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
+                self._cancelled.append(handling)
                 raise  # by abandon(): it is not over, and comes again
             self._failed(handling, error)
         except BaseException as error:
@@ -373,13 +426,14 @@ class AsyncLane(Lane):
         self._waiting.clear()
         return taken
 
-    async def abandon(self) -> None:
+    async def abandon(self) -> list[Handling]:
         """Cancel the workers; one that will not be cancelled is left alone."""
         workers = list(self._workers)
         for worker in workers:
             worker.cancel()
         if workers:
             await asyncio.wait(workers, timeout=CANCEL_TIME)
+        return [handling for handling in self._cancelled if not handling.finished]
 
 
 class ThreadLane(Lane):
@@ -441,10 +495,8 @@ class ThreadLane(Lane):
         except PayloadError as error:
             return Failure.unfit(error)
         result = self._runner.call(value, handling)
-        if isinstance(result, Generator):
-            with closing(result):
-                for item in result:
-                    self._runner.emit(item)
+        if isinstance(result, Iterator):
+            self._runner.emit_all(result)
         elif inspect.isawaitable(result):
             if inspect.iscoroutine(result):
                 result.close()
@@ -467,10 +519,11 @@ class ThreadLane(Lane):
         self._busy -= len(taken)
         return taken
 
-    async def abandon(self) -> None:
+    async def abandon(self) -> list[Handling]:
         """Have the threads end when they have finished what they do, if they ever do."""
         for _ in self._threads:
             self._waiting.put(None)
+        return []
 
 
 class ProcessLane(ThreadLane):
@@ -506,9 +559,10 @@ class ProcessLane(ThreadLane):
             lambda name, body, kind: senders[name].send(body, kind),
         )
 
-    async def abandon(self) -> None:
+    async def abandon(self) -> list[Handling]:
         """Kill the processes that are still at work; the others end by themselves."""
         await super().abandon()
         if any(handling for handling in self.open if not handling.finished):
             for child in self._children:
                 child.kill()
+        return []

@@ -524,8 +524,8 @@ _ITEMS: dict[Any, tuple[Form, ...]] = {
     Iterator: (Form.GENERATOR, Form.PLAIN),
     Generator: (Form.GENERATOR, Form.PLAIN),
     Iterable: (Form.GENERATOR,),
-    AsyncIterator: (Form.ASYNC_GENERATOR, Form.PLAIN, Form.ASYNC),
-    AsyncGenerator: (Form.ASYNC_GENERATOR, Form.PLAIN, Form.ASYNC),
+    AsyncIterator: (Form.ASYNC_GENERATOR, Form.ASYNC),
+    AsyncGenerator: (Form.ASYNC_GENERATOR, Form.ASYNC),
     AsyncIterable: (Form.ASYNC_GENERATOR,),
 }
 

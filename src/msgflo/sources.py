@@ -1,8 +1,8 @@
 """What runs by itself: functions that are called every so many seconds, or again and again."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator
-from contextlib import aclosing, closing
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 
 from msgflo.declaration import Source
 from msgflo.lanes import Host, Runner, exit_code
@@ -90,13 +90,13 @@ async def _once(host: Host, source: Source, runner: Runner) -> bool:
 
 def _in_thread(host: Host, runner: Runner) -> bool:
     result = runner.call(None, None)
-    if not isinstance(result, Generator):
+    if not isinstance(result, Iterator):
         runner.emit(result)
         return False
-    with closing(result) as items:
-        for item in items:
-            if host.stopping:
-                break
-            runner.emit(item)
-            host.resumed.wait_in_thread()
+
+    def wanted() -> bool:
+        host.resumed.wait_in_thread()
+        return not host.stopping
+
+    runner.emit_all(result, wanted)
     return True
