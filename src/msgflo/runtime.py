@@ -232,8 +232,9 @@ class Runtime:
                 self._url = await self._embedded.start()
             self._broker = transport.broker(self._url)
             await self._broker.connect()
-            self._broker.on_lost(lambda reason: self._tell("failed", f"broker lost: {reason}"))
-            self._broker.on_restored(lambda: self._tell("live", "broker is back"))
+            if self._embedded is None:  # which tells itself, and sooner
+                self._broker.on_lost(lambda why: self._tell("broker", f"the broker is lost: {why}"))
+                self._broker.on_restored(lambda: self._tell("broker", "the broker is back"))
             self._coordinator = Coordinator(
                 self._broker,
                 self.graph,
@@ -379,11 +380,11 @@ class Runtime:
                 asked.clear()
                 for announcement in announcements:
                     await client.announce(announcement.encode())
-                try:
-                    # As often as the original clients: a lost one or two must not matter.
-                    await asyncio.wait_for(asked.wait(), DEFAULT_PERIOD / 2.2)
-                except TimeoutError:
-                    continue
+                # As often as the original clients: a lost one or two must not matter. (Not wait_for:
+                # until Python 3.12 it can swallow a cancellation.)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(DEFAULT_PERIOD / 2.2):
+                        await asked.wait()
         except MsgFloError as error:
             self._tell("failed", f"cannot announce foreign participants: {error}")
         finally:

@@ -424,8 +424,8 @@ class Network:
     # What is known.
 
     def definition(self, role: str) -> Definition | None:
-        """Return what a role last announced, or an earlier coordinator remembered."""
-        return self._participants.definitions.get(role)
+        """Return what a role last announced, or an earlier coordinator remembered, or is assumed."""
+        return self._participants.definitions.get(role) or self._assumed.get(role)
 
     def _known(self) -> dict[str, Definition]:
         return {**self._assumed, **self._participants.definitions}
