@@ -380,8 +380,8 @@ class Runtime:
                 asked.clear()
                 for announcement in announcements:
                     await client.announce(announcement.encode())
-                # As often as the original clients: a lost one or two must not matter. (Not wait_for:
-                # until Python 3.12 it can swallow a cancellation.)
+                # As often as the original clients: a lost one or two must not matter.
+                # (Not wait_for: until Python 3.12 it can swallow a cancellation.)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(DEFAULT_PERIOD / 2.2):
                         await asked.wait()

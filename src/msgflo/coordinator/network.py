@@ -379,7 +379,7 @@ class Network:
             elif isinstance(order, Bind):
                 self._state.ours.discard(order.binding)
         before = self._state.failures.get(order)
-        tries = before.tries + 1 if before else 1
+        """Return what a role last announced, or was remembered or assumed to be."""
         pause = min(FIRST_PAUSE * 2 ** min(tries - 1, 16), LONGEST_PAUSE)
         self._state.failures[order] = _Failure(reason, tries, NEVER if final else now + pause)
         if before is None or before.reason != reason:
