@@ -379,7 +379,7 @@ class Network:
             elif isinstance(order, Bind):
                 self._state.ours.discard(order.binding)
         before = self._state.failures.get(order)
-        """Return what a role last announced, or was remembered or assumed to be."""
+        tries = before.tries + 1 if before else 1
         pause = min(FIRST_PAUSE * 2 ** min(tries - 1, 16), LONGEST_PAUSE)
         self._state.failures[order] = _Failure(reason, tries, NEVER if final else now + pause)
         if before is None or before.reason != reason:
@@ -424,7 +424,7 @@ class Network:
     # What is known.
 
     def definition(self, role: str) -> Definition | None:
-        """Return what a role last announced, or an earlier coordinator remembered, or is assumed."""
+        """Return what a role last announced, or was remembered or assumed to be."""
         return self._participants.definitions.get(role) or self._assumed.get(role)
 
     def _known(self) -> dict[str, Definition]:
