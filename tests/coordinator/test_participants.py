@@ -147,7 +147,9 @@ def test_what_comes_and_goes_for_ever_takes_no_room_for_ever(monkeypatch):
             there.left(Goodbye("x", role))
         there.tick(float(number))
         there.events.clear()
-    there.tick(2000.0 + 100.0 + LOST_KEPT)
+    # Who is found lost is shown for an hour from then on.
+    there.tick(2100.0)
+    there.tick(2100.0 + LOST_KEPT)
     there.events.clear()
     for number in range(10):
         there.heard(announcing("x", role=f"s{number}"), 6000.0)

@@ -75,13 +75,18 @@ async def test_it_keeps_the_promise(check: conformance.Check, name: str, url: st
         assert isinstance(client, direct.Client)
         hub.drop(client)
 
+    nowhere = direct.hub(f"{name}-stopped")
+    nowhere.stop()
     results = await conformance.check_transport(
         url,
         only=[check.name],
         restart=restart,
+        cut=restart,
         drop=drop,
         too_large=direct.MAX_PAYLOAD + 1,
+        nowhere=f"direct://{nowhere.name}",
     )
+    direct.forget(nowhere.name)
     assert [str(result.outcome) for result in results] == ["kept"]
 
 

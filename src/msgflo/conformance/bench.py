@@ -49,8 +49,10 @@ class Setting:
     broker: Callable[[str], Broker]
     patience: float
     restart: Callable[[], Awaitable[None]] | None
+    cut: Callable[[], Awaitable[None]] | None
     drop: Callable[[Client], Awaitable[None]] | None
     too_large: int | None
+    nowhere: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +287,23 @@ class Bench:
         await client.declare([inlet], [])
         await client.consume(inlet, prefetch, taker.deliver)
         return taker
+
+    # What befalls them.
+
+    async def restart(self) -> None:
+        """Kill the broker and start it again. For checks that need ``restart``."""
+        assert self.setting.restart is not None
+        await self.setting.restart()
+
+    async def cut(self) -> None:
+        """Cut all connections. For checks that need ``cut``."""
+        assert self.setting.cut is not None
+        await self.setting.cut()
+
+    async def drop(self, client: Client) -> None:
+        """Let a client die. For checks that need ``drop``."""
+        assert self.setting.drop is not None
+        await self.setting.drop(client)
 
     # Messages.
 

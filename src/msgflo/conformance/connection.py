@@ -1,13 +1,12 @@
-"""Promises on being there: instance numbers, discovery, pausing, leaving, and coming back."""
+"""Promises on being there: instance numbers, discovery, sending, pausing, and leaving."""
 # ruff: noqa: B023, D205, D209 - what closes over a loop is called at once, and the docstring of a
 # check is its promise: one sentence, as long as it needs to be
 
 import asyncio
 
-from msgflo.conformance.bench import Bench, Sent, Taker, check, numbered
+from msgflo.conformance.bench import Bench, Taker, check, numbered
 from msgflo.errors import ConnectionLost
-from msgflo.flow.binding import Binding, Kind
-from msgflo.transport.contract import Delivery
+from msgflo.flow.binding import Kind
 
 __all__: list[str] = []
 
@@ -35,10 +34,9 @@ async def instances_are_claimed(bench: Bench) -> None:
 @check("drop")
 async def instances_of_the_dead_are_free(bench: Bench) -> None:
     """The instance number of a client that died can be claimed again."""
-    assert bench.setting.drop is not None
     role, dying, other = bench.name("role"), await bench.client(), await bench.client()
     await dying.claim(role)
-    await bench.setting.drop(dying)
+    await bench.drop(dying)
     tried = []
 
     async def claim() -> int:
@@ -251,173 +249,3 @@ async def closing_twice_is_closing_once(bench: Bench) -> None:
         bench.expect(not connection.connected, "it was closed, and says it is connected")
     await bench.setting.client(bench.setting.url).close()
     await bench.setting.broker(bench.setting.url).close()
-
-
-@check("restart")
-async def a_restart_loses_nothing_that_waits(bench: Bench) -> None:
-    """When the broker is killed and starts again, all that it had confirmed is still there:
-    bindings, what waits in places and work queues, what waits for a retry, dead letters."""
-    assert bench.setting.restart is not None
-    queue, outport, mark = bench.name("IN"), bench.name("OUT"), bench.name("MARK")
-    bound = [
-        await bench.bind(Kind.PUBSUB, outport, queue),
-        await bench.bind(Kind.ROUNDROBIN, mark, queue),
-    ]
-    client = await bench.client()
-
-    def end(taker: Taker, delivery: Delivery) -> None:
-        if delivery.body == b'"dead"':
-            taker.bury(delivery)
-        else:
-            taker.retry(delivery, 0.2)
-
-    taker = await bench.take(client, bench.inlet(queue), 10, end)
-    await bench.enqueue(queue, b'"dead"', b'"retried"')
-    await bench.until(lambda: len(taker.deliveries) >= 2, "nothing was delivered")
-    await client.flush(bench.setting.patience)
-    await client.close()
-    sender = await bench.client()
-    await bench.sent(sender, outport, *numbered(20))
-    await bench.sent(sender, mark, *numbered(20, 100))
-    await bench.setting.restart()
-    broker = await bench.broker()
-    await bench.until(lambda: broker.connected, "the Broker is not connected again")
-    listed = await bench.eventually(broker.bindings, lambda found: found, "no bindings are left")
-    bench.expect(set(bound) <= set(listed), f"of {bound}, only {listed} are left")
-    taker = await bench.take(await bench.client(), bench.inlet(queue), 5)
-    await bench.got_all([taker], [b'"retried"', *numbered(20), *numbered(20, 100)])
-    letters = await broker.dead_letters(queue)
-    bench.expect([letter.body for letter in letters] == [b'"dead"'], f"dead letters: {letters}")
-    again = next(delivery for delivery in taker.deliveries if delivery.body == b'"retried"')
-    bench.expect(again.attempt >= 2, f"what was retried comes as attempt {again.attempt}")
-    await bench.drained(queue)
-
-
-@check("restart")
-async def a_restart_loses_nothing_that_flows(bench: Bench) -> None:
-    """While the broker is killed and starts again, clients keep what they send and deliver it
-    then, consumers go on by themselves, and both say that they were cut off and are back."""
-    assert bench.setting.restart is not None
-    queue, outport = bench.name("IN"), bench.name("OUT")
-    await bench.bind(Kind.ROUNDROBIN, outport, queue)
-    sender, receiver = await bench.client(), await bench.client()
-    events: dict[str, list[str]] = {"sender": [], "receiver": []}
-    for name, client in (("sender", sender), ("receiver", receiver)):
-
-        def lost(_reason: str, said: list[str] = events[name]) -> None:
-            said.append("lost")
-            bench.changed.set()
-
-        def restored(said: list[str] = events[name]) -> None:
-            said.append("restored")
-            bench.changed.set()
-
-        client.on_lost(lost)
-        client.on_restored(restored)
-    taker = await bench.take(receiver, bench.inlet(queue), 20)
-    sent: list[Sent] = []
-    stop = asyncio.Event()
-
-    async def stream() -> None:
-        while not stop.is_set():
-            if sender.unconfirmed < 500:
-                sent.append(bench.send(sender, outport, b"%d" % len(sent)))
-            await asyncio.sleep(0.001)
-
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(stream())
-        await bench.until(lambda: len(taker.deliveries) > 20, "nothing flows")
-        await bench.setting.restart()
-        await bench.until(
-            lambda: all(said[-1:] == ["restored"] for said in events.values()),
-            lambda: f"the connections said {events}",
-        )
-        count = len(taker.deliveries)
-        await bench.until(
-            lambda: len(taker.deliveries) > count + 20, "nothing flows after the restart"
-        )
-        stop.set()
-    await bench.confirmed(sent)
-    for said in events.values():
-        bench.expect(said == ["lost", "restored"] * (len(said) // 2), f"they said {events}")
-    await bench.until(
-        lambda: set(taker.bodies) >= {message.body for message in sent},
-        lambda: (
-            f"of {len(sent)} messages that were confirmed, lost are "
-            f"{sorted({message.body for message in sent} - set(taker.bodies))[:20]}"
-        ),
-    )
-    await bench.drained(queue)
-
-
-@check("restart")
-async def a_restart_gives_back_what_is_open(bench: Bench) -> None:
-    """What a participant holds while the broker is killed and starts again is ended then, or is
-    delivered again and ended; it is not stuck."""
-    assert bench.setting.restart is not None
-    client, queue = await bench.client(), bench.name("IN")
-    taker = await bench.take(client, bench.inlet(queue), 5, Taker.hold)
-    await bench.enqueue(queue, *numbered(10))
-    await bench.until(lambda: len(taker.open) == 5, lambda: f"{len(taker.open)} of 5 came")
-    back = asyncio.Event()
-    client.on_restored(back.set)
-    await bench.setting.restart()
-    async with asyncio.timeout(bench.setting.patience):
-        await back.wait()
-    taker.settle_all()
-    await bench.until(
-        lambda: set(taker.bodies) == set(numbered(10)), lambda: f"only {taker.bodies} came"
-    )
-    await bench.drained(queue)
-
-
-@check("restart")
-async def a_restart_keeps_listeners(bench: Bench) -> None:
-    """A Broker that listens goes on doing so after a restart, and asks who is there."""
-    assert bench.setting.restart is not None
-    client, broker = await bench.client(), await bench.broker()
-    heard: list[bytes] = []
-    asked = 0
-
-    def hear(message: bytes) -> None:
-        if bench.prefix.encode() in message:
-            heard.append(message)
-            bench.changed.set()
-
-    def answer(message: bytes) -> None:
-        nonlocal asked
-        asked += message == b""
-        bench.changed.set()
-
-    client.on_told(answer)
-    await broker.listen(hear)
-    await bench.until(lambda: asked, "listening did not ask")
-    asked = 0
-    await bench.setting.restart()
-    await bench.until(lambda: client.connected and broker.connected, "not connected again")
-
-    async def announce() -> int:
-        await client.announce(bench.prefix.encode())
-        return len(heard)
-
-    await bench.eventually(announce, lambda count: count, "the Broker hears nothing any more")
-    await bench.until(
-        lambda: asked, "the Broker did not ask after the restart, or nobody was asked"
-    )
-
-
-@check("restart")
-async def a_restart_keeps_instance_numbers(bench: Bench) -> None:
-    """A client that comes back after a restart still holds its instance number."""
-    assert bench.setting.restart is not None
-    role, client = bench.name("role"), await bench.client()
-    await client.claim(role)
-    back = asyncio.Event()
-    client.on_restored(back.set)
-    await bench.setting.restart()
-    async with asyncio.timeout(bench.setting.patience):
-        await back.wait()
-    number = await (await bench.client()).claim(role)
-    bench.expect(number == 2, f"1 is held by a client that lives, and {number} was given")
-    unbound = Binding(Kind.PUBSUB, bench.name("OUT"), bench.name("IN"))
-    bench.expect(unbound not in await (await bench.broker()).bindings(), "bound by nobody")

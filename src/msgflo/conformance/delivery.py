@@ -1,5 +1,6 @@
 """Promises on who gets a message: once, in order, byte for byte, whoever has room."""
-# ruff: noqa: B023 - what closes over a loop variable here is called at once
+# ruff: noqa: B023, D205 - what closes over a loop is called at once, and the docstring of a
+# check is its promise: one sentence, as long as it needs to be
 
 import asyncio
 
@@ -12,6 +13,9 @@ from msgflo.transport.contract import CONTENT_TYPE, MESSAGE_ID, Delivery
 __all__: list[str] = []
 
 MANY = 10_000
+
+SHORT_RETENTION = 1.0
+"""Seconds: the shortest that every broker can do."""
 
 BODIES = (
     b"",
@@ -170,6 +174,26 @@ async def place_and_work_queue_share_the_room(bench: Bench) -> None:
 
 
 @check()
+async def a_slow_participant_slows_nobody(bench: Bench) -> None:
+    """While one participant does not end what it has, its copies wait, and everybody else gets
+    all of theirs; it finds its own when it goes on.
+    """
+    sender, outport, queue = await bench.client(), bench.name("OUT"), bench.name("IN")
+    await bench.bind(Kind.PUBSUB, outport, queue)
+    await bench.bind(Kind.PUBSUB, outport, bench.name("OTHER"))
+    stuck = await bench.take(await bench.client(), bench.inlet(queue, 1), 3, Taker.hold)
+    twin = await bench.take(await bench.client(), bench.inlet(queue, 2), 3)
+    other = await bench.take(await bench.client(), bench.inlet(bench.name("OTHER")), 3)
+    await bench.sent(sender, outport, *numbered(1000))
+    for taker in (twin, other):
+        await bench.got(taker, *numbered(1000))
+    await bench.got(stuck, *numbered(3))
+    stuck.settle_all()
+    await bench.got_all([stuck], numbered(1000))
+    await bench.drained(queue)
+
+
+@check()
 async def prefetch_is_never_exceeded(bench: Bench) -> None:
     """At most prefetch deliveries are open at an inport, from place and work queue together."""
     client, queue = await bench.client(), bench.name("IN")
@@ -274,6 +298,47 @@ async def a_place_is_found_again(bench: Bench) -> None:
     await bench.got(second, b'"missed"', b'"too"')
     first = await bench.take(await bench.client(), bench.inlet(queue, 1), 1)
     await bench.got(first, b"2", b'"missed"', b'"too"')
+
+
+@check()
+async def a_place_lasts_for_its_retention(bench: Bench) -> None:
+    """A place that nobody came back to for its retention is given up, with what waits in it; the
+    first instance's is kept for as long as anything is bound to it, and so is that of whoever is
+    there, however idle.
+    """
+    sender, queue, outport = await bench.client(), bench.name("IN"), bench.name("OUT")
+    binding = await bench.bind(Kind.PUBSUB, outport, queue)
+    inlets = [bench.inlet(queue, number, SHORT_RETENTION) for number in (1, 2, 3)]
+    leaving = await bench.client()
+    for inlet in inlets[:2]:
+        await bench.take(leaving, inlet, 1)
+    idle = await bench.client()
+    await idle.declare(inlets[2:], [])
+    await leaving.close()
+    await bench.sent(sender, outport, b'"missed"')
+
+    async def places() -> list[str]:
+        stats = await (await bench.broker()).queues([queue])
+        return [one.queue for one in stats if "@" in one.queue[len(queue) :]]
+
+    kept = [inlets[0].place, inlets[2].place]
+    await bench.eventually(
+        places, lambda found: found == kept, f"place 2 is given up and {kept} are kept"
+    )
+    again = await bench.take(await bench.client(), inlets[1], 1)
+    await bench.sent(sender, outport, b'"new"')
+    await bench.got(again, b'"new"')
+    await bench.got(await bench.take(idle, inlets[2], 1), b'"missed"', b'"new"')
+    first = await bench.client()
+    await bench.got(await bench.take(first, inlets[0], 1), b'"missed"', b'"new"')
+    await bench.place_drained(inlets[0].place)
+    await bench.unbind(binding)
+    await first.close()
+    await bench.eventually(
+        places,
+        lambda found: found == [inlets[1].place, inlets[2].place],
+        "place 1 is given up, now that nothing is bound to it",
+    )
 
 
 @check()

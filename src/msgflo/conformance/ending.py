@@ -79,8 +79,7 @@ async def _close(_bench: Bench, taker: Taker) -> None:
 
 
 async def _die(bench: Bench, taker: Taker) -> None:
-    assert bench.setting.drop is not None
-    await bench.setting.drop(taker.client)
+    await bench.drop(taker.client)
 
 
 async def _unended(bench: Bench, leave: _Leave) -> None:
@@ -132,10 +131,36 @@ async def never_ended_counts(bench: Bench) -> None:
     await bench.drained(queue)
 
 
+@check("drop")
+async def dying_counts(bench: Bench) -> None:
+    """A message that kills each process that takes it says so, and can be made a dead letter."""
+    queue = bench.name("IN")
+    await bench.enqueue(queue, b'"poison"')
+    for attempt in (1, 2):
+        client = await bench.client()
+        taker = await bench.take(client, bench.inlet(queue), 1, Taker.hold)
+        await _attempts(bench, taker, (attempt, 0))
+        await bench.drop(client)
+    taker = await bench.take(await bench.client(), bench.inlet(queue), 1, _bury)
+    await _attempts(bench, taker, (3, 0))
+    await _letters(bench, queue, 1)
+    await bench.drained(queue)
+
+
 @check()
 async def a_chain_loses_nothing(bench: Bench) -> None:
     """When a participant settles what it took after what it sent is confirmed, and is closed in
     the middle of work, again and again, every message gets through, and is known by its id."""
+    await _chain(bench, 4, _close)
+
+
+@check("drop")
+async def a_chain_of_the_dying_loses_nothing(bench: Bench) -> None:
+    """The same when its process dies in the middle of work, again and again."""
+    await _chain(bench, 2, _die)
+
+
+async def _chain(bench: Bench, rounds: int, leave: _Leave) -> None:
     sender = await bench.client()
     middle, end = bench.name("MIDDLE"), bench.name("END")
     await bench.bind(Kind.ROUNDROBIN, bench.name("OUT"), middle)
@@ -152,14 +177,14 @@ async def a_chain_loses_nothing(bench: Bench) -> None:
 
         sent.also = confirmed
 
-    for round_ in range(4):
+    for round_ in range(rounds):
         client = await bench.client()
         taker = await bench.take(client, bench.inlet(middle, round_ + 1), 20, repeat)
         await bench.until(
             lambda: len(taker.deliveries) > 50,
             lambda: f"only {len(taker.deliveries)} came to the middle",
         )
-        await client.close()
+        await leave(bench, taker)
     await bench.take(await bench.client(), bench.inlet(middle), 20, repeat)
     missing: set[bytes] = set()
 
@@ -504,6 +529,36 @@ async def dead_letters_are_routed(bench: Bench) -> None:
     bench.expect(letter.body == b'"kept"', f"the dead letter is {letter}")
     await bench.got(mender, b'"routed"')
     await bench.drained(queue, other)
+
+
+@check()
+async def routing_is_for_what_dies_while_it_is_bound(bench: Bench) -> None:
+    """What died before its dead letters were bound elsewhere stays where it is, and what died
+    while they were arrives, even if that is removed before anybody comes for it."""
+    client, queue, other = await bench.client(), bench.name("IN"), bench.name("FAILED")
+    broken = await bench.take(client, bench.inlet(queue), 1, _bury)
+    await bench.enqueue(queue, b'"before"')
+    await _letters(bench, queue, 1)
+    binding = await bench.bind(Kind.DEADLETTER, queue, other)
+    await bench.enqueue(queue, b'"while"')
+    await bench.got(broken, b'"before"', b'"while"')
+    await client.flush(bench.setting.patience)
+    await bench.drained(queue)
+    await bench.unbind(binding)
+    await bench.enqueue(queue, b'"after"')
+    letters = await _letters(bench, queue, 2)
+    bench.expect(
+        [letter.body for letter in letters] == [b'"before"', b'"after"'],
+        lambda: f"the dead letters are {letters}",
+    )
+    mender = await bench.take(await bench.client(), bench.inlet(other), 1)
+    await bench.got(mender, b'"while"')
+    broken.then = Taker.settle
+    count = await (await bench.broker()).requeue(queue, [letter.key for letter in letters])
+    bench.expect(count == 2, f"requeue() of both says {count}")
+    await bench.got_all([broken], [b'"before"', b'"while"', b'"after"', b'"before"', b'"after"'])
+    await bench.drained(queue, other)
+    await bench.got(mender, b'"while"')
 
 
 @check()

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from msgflo import transport
-from msgflo.conformance import connection, delivery, ending, wiring
+from msgflo.conformance import connection, delivery, ending, interruption, wiring
 from msgflo.conformance.bench import CHECKS, Bench, Broken, Check, Setting
 from msgflo.errors import ConformanceFailure, MsgFloError, near
 from msgflo.transport.contract import Broker, Client
 
 __all__ = ["Outcome", "Result", "check_transport", "checks"]
 
-assert all((delivery, ending, wiring, connection)), "importing them fills CHECKS"
+assert all((delivery, ending, wiring, connection, interruption)), "importing them fills CHECKS"
 
 
 class Outcome(StrEnum):
@@ -59,8 +59,10 @@ async def check_transport(
     *,
     only: Iterable[str] | None = None,
     restart: Callable[[], Awaitable[None]] | None = None,
+    cut: Callable[[], Awaitable[None]] | None = None,
     drop: Callable[[Client], Awaitable[None]] | None = None,
     too_large: int | None = None,
+    nowhere: str | None = None,
     patience: float = 20.0,
     client: Callable[[str], Client] = transport.client,
     broker: Callable[[str], Broker] = transport.broker,
@@ -76,9 +78,14 @@ async def check_transport(
         only: names of checks; ``None``: all of :func:`checks`.
         restart: kills the broker and starts it again on the same address with what it stored;
             returns when it runs. Checks of what survives that are skipped without it.
+        cut: cuts all connections of this process to the broker, as a network does; they can be
+            made again at once. (A proxy between the two can do it.) Checks of that are skipped
+            without it.
         drop: cuts off a client for good, as if its process had been killed, without a word to
             the broker. Checks of that are skipped without it.
         too_large: bytes of a payload that this broker must refuse; ``None``: that is not checked.
+        nowhere: a URL of this transport at which nobody answers, best with a password in it;
+            ``None``: that is not checked.
         patience: seconds to wait for something that should happen, more than 0. It must be longer
             than the broker takes to notice that a client died.
         client: makes the participant's side from a URL; by default whatever is registered.
@@ -93,7 +100,7 @@ async def check_transport(
             was seen. (``report`` has seen all the results.)
     """
     chosen = _chosen(only)
-    setting = Setting(url, client, broker, patience, restart, drop, too_large)
+    setting = Setting(url, client, broker, patience, restart, cut, drop, too_large, nowhere)
     results = []
     for check in chosen:
         result = await _run(check, setting)

@@ -62,6 +62,40 @@ async def binding_twice_is_binding_once(bench: Bench) -> None:
 
 
 @check()
+async def bindings_outlive_who_made_them(bench: Bench) -> None:
+    """Messages go on travelling when the Broker that made the connections is gone."""
+    client, maker = await bench.client(), await bench.new_broker()
+    for kind in BOTH:
+        queue, outport = bench.name(f"{kind}.IN"), bench.name(f"{kind}.OUT")
+        binding = Binding(kind, outport, queue)
+        await maker.bind(binding)
+        taker = await bench.take(client, bench.inlet(queue), 1)
+        await bench.sent(client, outport, b"1")
+        await bench.got(taker, b"1")
+        await maker.close()
+        await bench.sent(client, outport, b"2")
+        await bench.got(taker, b"1", b"2")
+        maker = await bench.new_broker()
+        bench.expect(binding in await maker.bindings(), f"{binding} is not listed any more")
+        await maker.unbind(binding)
+
+
+@check()
+async def a_source_may_have_the_name_of_its_target(bench: Bench) -> None:
+    """A role that has an inport and an outport of one name can be joined to itself: each message
+    comes once, and goes round in no ring."""
+    client = await bench.client()
+    for kind in BOTH:
+        name = bench.name(f"{kind}.LOOP")
+        await bench.bind(kind, name, name)
+        taker = await bench.take(client, bench.inlet(name), 1)
+        await bench.sent(client, name, *numbered(3))
+        await bench.got(taker, *numbered(3))
+        await bench.drained(name)
+        await bench.got(taker, *numbered(3))
+
+
+@check()
 async def a_source_knows_whether_it_is_bound(bench: Bench) -> None:
     """A participant can ask whether any connection leads away from its outport."""
     client, outport = await bench.client(), bench.name("OUT")
@@ -165,6 +199,31 @@ async def unbinding_leaves_what_comes_another_way(bench: Bench) -> None:
     await bench.sent(sender, outport, b"2")
     await bench.enqueue(taker.inlet.place, b'"end"')
     await bench.got_all([taker], [b"1", b"1", b"2", b'"end"'])
+
+
+@check()
+async def a_connection_changes_its_kind(bench: Bench) -> None:
+    """When publish-subscribe is replaced by RoundRobin, copies that wait stay, each in its place,
+    and what is sent after that is shared; nothing is lost by the change."""
+    sender, queue, outport = await bench.client(), bench.name("IN"), bench.name("OUT")
+    copied = await bench.bind(Kind.PUBSUB, outport, queue)
+    takers = [
+        await bench.take(await bench.client(), bench.inlet(queue, number), 2, Taker.hold)
+        for number in (1, 2)
+    ]
+    await bench.sent(sender, outport, *numbered(5))
+    for taker in takers:
+        await bench.got(taker, *numbered(2))
+    await bench.bind(Kind.ROUNDROBIN, outport, queue)
+    await bench.unbind(copied)
+    await bench.sent(sender, outport, *numbered(5, 100))
+    for taker in takers:
+        taker.settle_all()
+    await bench.got_all(takers, [*numbered(5), *numbered(5), *numbered(5, 100)])
+    for taker in takers:
+        own = [held.body for held in taker.deliveries if held.queue == taker.inlet.place]
+        bench.expect(own == numbered(5), f"in {taker.inlet.place} were {own}")
+    await bench.drained(queue)
 
 
 @check()

@@ -232,7 +232,8 @@ class Participants:
                 changed = True
                 if not self._silent(role, id_, there):
                     continue
-            # One that is still shown though it could be forgotten is looked at again later.
+            # One that is still shown though it could be forgotten is looked at again later: its
+            # role needs it, or nobody looked for so long that it is found lost only now.
             there.armed = there.deadline if there.deadline > now else now + LOST_KEPT
             heappush(self._deadlines, (there.armed, role, id_))
         if self._earlier and self._earlier_until is not None and self._earlier_until <= now:

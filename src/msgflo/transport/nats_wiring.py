@@ -456,7 +456,11 @@ class Wiring:
                 return None
         else:
             retention = _retention_of(info) if retention is None else retention
-            if self._inactive(queue, retention) != _inactive_of(info):
+            # Of a place that is kept for now the retention counts once its binding is removed.
+            if (self._inactive(queue, retention), retention) != (
+                _inactive_of(info),
+                _retention_of(info),
+            ):
                 return None
         return info
 
@@ -507,7 +511,7 @@ class Wiring:
         if (
             filters == sorted(_filters(info))
             and inactive == _inactive_of(info)
-            and (inactive == 0.0 or retention == _retention_of(info))
+            and retention == _retention_of(info)
         ):
             return info
         config = dict(info["config"])
