@@ -51,7 +51,7 @@ class Edges:
         await self.client.declare([Inlet("done.IN", 1), Inlet("failed.IN", 1)], ["feed.OUT"])
         await self.client.consume(Inlet("done.IN", 1), 500, self.take(self.done))
         await self.client.consume(Inlet("failed.IN", 1), 500, self.take(self.failed))
-        self.client.on_asked(self.announce)
+        self.client.on_told(lambda message: None if message else self.announce())
         self.client.on_restored(self.announce)
         self.announce()
 

@@ -263,7 +263,7 @@ async def test_a_callback_that_fails_stops_nobody_else(
     got: list[Delivery] = []
     await broker.bind(Binding(Kind.PUBSUB, "out", "q"))
     await broker.tap("out", fail)
-    client.on_asked(fail)
+    client.on_told(fail)
     await broker.listen(fail)
     await client.consume(Inlet("q", 1), 1, fail)
     await client.consume(Inlet("q", 2), 1, got.append)
@@ -363,7 +363,7 @@ async def test_nothing_of_a_dropped_client_is_called_any_more(
 ) -> None:
     called: list[object] = []
     client.on_lost(called.append)
-    client.on_asked(lambda: called.append("asked"))
+    client.on_told(called.append)
     await client.consume(Inlet("q", 1), 5, called.append)
     await broker.enqueue("q", b"1", headers(1))
     await broker.listen(lambda message: None)
