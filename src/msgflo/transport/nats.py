@@ -97,25 +97,31 @@ class Client(contract.Client):
     async def connect(self, timeout: float = 10.0) -> None:
         await self.link.connect(timeout)
         try:
-            await self.wiring.open()
+            await self.wiring.open_within(timeout)
         except TransportError as error:
             raise ConnectFailed(redacted(self.url), str(error)) from None
         self._outbox.resend()
         self._tick()
 
+    def _in_flight(self) -> list[NatsDelivery]:
+        return [
+            delivery
+            for intake in self._intakes.values()
+            for feed in intake.feeds
+            for delivery in feed.in_flight.values()
+            if not delivery.ended
+        ]
+
     async def close(self) -> None:
         if self._closed:
             return
         self._closed = True
-        for intake in self._intakes.values():
-            await intake.stop()
-            for feed in intake.feeds:
-                for delivery in list(feed.in_flight.values()):
-                    if not delivery.ended:
-                        self.acknowledge(delivery.reply, b"-NAK")
         if self.link.connected:
             try:
                 async with asyncio.timeout(2):
+                    await asyncio.gather(*(intake.stop() for intake in self._intakes.values()))
+                    for delivery in self._in_flight():
+                        self.acknowledge(delivery.reply, b"-NAK")
                     for key, revision in self._claimed.items():
                         await self.wiring.put(
                             self.names.wiring,
@@ -152,12 +158,7 @@ class Client(contract.Client):
         return self.link.connected
 
     async def _restore(self) -> None:
-        epoch = self.wiring.epoch
-        await self.wiring.open()
-        if epoch != self.wiring.epoch:
-            for intake in self._intakes.values():
-                for feed in intake.feeds:
-                    feed.settled.clear()
+        await self._reopen()
         late, self._late = self._late, []
         for data in late:
             self.link.write(data)
@@ -176,6 +177,15 @@ class Client(contract.Client):
         for call in self._told:
             call(b"")
 
+    async def _reopen(self) -> None:
+        epoch = self.wiring.epoch
+        await self.wiring.open()
+        if epoch != self.wiring.epoch:
+            # Another stream than before: its numbers say nothing of what is here.
+            self._late.clear()
+            for intake in self._intakes.values():
+                intake.forget()
+
     def _make_home(self) -> None:
         """Make the stream again that somebody deleted, and send again what had no home."""
         if not self._making_home and not self._closed:
@@ -185,7 +195,7 @@ class Client(contract.Client):
     async def _make_home_now(self) -> None:
         try:
             await asyncio.sleep(0.1)
-            await self.wiring.open()
+            await self._reopen()
             self._outbox.resend()
         except TransportError as error:
             log.warning("no stream takes what is sent: %s", error)
@@ -369,9 +379,7 @@ class Client(contract.Client):
             found.queue,
             found.sequence,
             found.reply,
-            Counts(found.postponed, found.attempt)
-            if counts
-            else Counts(found.postponed + 1, found.attempt - 1),
+            found.counts.again(found.delivered, delay, counts=counts),
             delay,
             lambda: found.feed.intake.ended(found.feed, found),
         )
@@ -397,9 +405,10 @@ class Client(contract.Client):
                 self.acknowledge(found.reply, ACK)
                 self._end(found)
             else:
-                if not isinstance(error, ConnectionLost):
+                closed = isinstance(error, ConnectionLost)
+                if not closed:
                     log.error("%s cannot become a dead letter: %s", found, error)
-                self.acknowledge(found.reply, _nak(_FAILED_BURIAL))
+                self.acknowledge(found.reply, _nak(0.0 if closed else _FAILED_BURIAL))
                 found.feed.intake.ended(found.feed, found)
 
         self._outbox.put(
@@ -511,7 +520,11 @@ class Client(contract.Client):
             for intake in self._intakes.values():
                 intake.tick(now)
         shortest = min(
-            (feed.redelivery for intake in self._intakes.values() for feed in intake.feeds),
+            (
+                seconds
+                for intake in self._intakes.values()
+                for seconds in (intake.inlet.retention, *(f.redelivery for f in intake.feeds))
+            ),
             default=self.address.redelivery,
         )
         if not self._closed:

@@ -89,7 +89,7 @@ class Broker(contract.Broker):
     async def connect(self, timeout: float = 10.0) -> None:
         await self.link.connect(timeout)
         try:
-            await self.wiring.open()
+            await self.wiring.open_within(timeout)
         except TransportError as error:
             raise ConnectFailed(redacted(self.url), str(error)) from None
 
@@ -249,7 +249,7 @@ class Broker(contract.Broker):
         oldest: Stored | None = None
         for subject in subjects:
             query = {"seq": max(1, first), "next_by_subj": subject}
-            reply = await self.link.request(
+            reply = await self.link.ask(
                 f"$JS.API.DIRECT.GET.{self.names.stream}", json.dumps(query).encode()
             )
             stored = stored_message(reply)

@@ -14,6 +14,7 @@ first, and read again before the message is delivered.
 import asyncio
 import json
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
@@ -52,26 +53,48 @@ _MOST_BYTES = 32 * 1024 * 1024
 
 
 class Counts(NamedTuple):
-    """What is stored of a message that was given back: how often it was postponed and tried."""
+    """What is stored of a message that was given back.
+
+    Attributes:
+        postponed: how often that was no attempt.
+        attempts: how often it was tried.
+        delivered: how often the server had delivered it by then.
+        due: when it may be delivered again, in milliseconds since 1970: the server forgets that
+            if it is killed.
+    """
 
     postponed: int = 0
     attempts: int = 0
+    delivered: int = 0
+    due: int = 0
 
     def encode(self) -> bytes:
         """Return what is stored."""
-        return b"%d %d" % self
+        return b"%d %d %d %d" % self
 
     @classmethod
     def decode(cls, data: bytes) -> "Counts":
         """Read what is stored; nothing of it is zeros."""
         parts = data.split()
-        if len(parts) != 2 or not all(part.isdigit() for part in parts):
+        if len(parts) != 4 or not all(part.isdigit() for part in parts):
             return NOT_COUNTED
-        return cls(int(parts[0]), int(parts[1]))
+        return cls(*map(int, parts))
 
     def attempt(self, delivered: int) -> int:
         """Return which attempt a delivery is, given how often the server says it was delivered."""
-        return max(1, delivered - self.postponed, self.attempts + 1)
+        return self.attempts + max(1, delivered - self.delivered)
+
+    def again(self, delivered: int, delay: float, *, counts: bool) -> "Counts":
+        """Return what is to be stored when a delivery is given back, for so many seconds."""
+        attempt = self.attempt(delivered)
+        due = int((time.time() + delay) * 1000) if delay > 0 else 0
+        if counts:
+            return Counts(self.postponed, attempt, delivered, due)
+        return Counts(self.postponed + 1, attempt - 1, delivered, due)
+
+    def early(self) -> float:
+        """Return in how many seconds it is due; 0 if it is."""
+        return max(0.0, self.due / 1000 - time.time()) if self.due else 0.0
 
 
 NOT_COUNTED = Counts()
@@ -80,7 +103,10 @@ NOT_COUNTED = Counts()
 class NatsDelivery(Delivery):
     """A delivery, and what is needed to end it."""
 
-    __slots__ = ("ended", "feed", "reply", "sequence", "since")
+    __slots__ = ("counts", "delivered", "ended", "feed", "reply", "sequence", "since")
+
+    counts: Counts
+    delivered: int
 
     feed: "Feed"
     reply: str
@@ -137,6 +163,9 @@ class Feed:
         self.settled: dict[int, str] = {}
         self.counts: dict[int, Counts] = {}
         """What was stored of messages when we began to listen, or did again."""
+        self.doubtful = 0
+        """Up to this number a message may be one that is here or was settled, though the server
+        says that it is new: it has forgotten that it had delivered it."""
         self.returning = 0
         """How many messages are on their way back; asked anew, we would get others before them."""
         self.ended = 0
@@ -165,6 +194,18 @@ class Feed:
             self._subscription = self._link.subscribe(f"{self._inbox}*", self._received)
         self.outstanding = 0
         self._requests.clear()
+        self.doubtful = max((*self.in_flight, *self.settled), default=0)
+
+    def forget(self) -> int:
+        """Forget what was taken from a stream that is gone. Returns how much was in flight."""
+        count = len(self.in_flight)
+        for delivery in self.in_flight.values():
+            delivery.ended = True
+        self.in_flight.clear()
+        self.settled.clear()
+        self.counts.clear()
+        self.doubtful = 0
+        return count
 
     def silence(self) -> Subscription | None:
         """Have no more sent; what is on its way still comes until the subscription is cancelled."""
@@ -269,7 +310,7 @@ class Feed:
         if self.outstanding > 0:
             self.outstanding -= 1
         delivered, sequence, stored = read_ack(reply)
-        if delivered == 1 and not self.counts:
+        if delivered == 1 and sequence > self.doubtful and not self.counts:
             since = self.client.wiring.sieve(self.queue).since.get(subject.decode())
             if since is not None and sequence >= since:
                 intake = self.intake
@@ -286,18 +327,16 @@ class Feed:
         self, subject: str, reply: bytes, delivered: int, sequence: int, body: bytes, block: bytes
     ) -> None:
         """Receive what is not as usual: delivered before, or perhaps not ours."""
-        if delivered > 1:
-            there = self.in_flight.get(sequence)
-            if there is not None:
-                # It is still being worked on here; the connection was away for too long.
-                there.reply = reply.decode()
-                self.intake.ask_soon()
-                return
-            settled = self.settled.get(sequence)
-            if settled is not None:
-                self.client.acknowledge(reply.decode(), ACK)
-                self.intake.ask_soon()
-                return
+        there = self.in_flight.get(sequence)
+        if there is not None:
+            # It is still being worked on here; the connection was away for too long.
+            there.reply = reply.decode()
+            self.intake.ask_soon()
+            return
+        if sequence in self.settled:
+            self.client.acknowledge(reply.decode(), ACK)
+            self.intake.ask_soon()
+            return
         held = _Held(self, subject, reply, sequence, body, block)
         held.counts = self.counts.pop(sequence, None)
         if delivered == 1 and held.counts is None:
@@ -331,6 +370,8 @@ class Feed:
         delivery.reply = reply.decode()
         delivery.sequence = sequence
         delivery.since = self.now()
+        delivery.delivered = delivered
+        delivery.counts = counts
         delivery.ended = False
         self.in_flight[sequence] = delivery
         intake = self.intake
@@ -426,6 +467,11 @@ class Intake:
             self._ask()
         self._drain()
 
+    def forget(self) -> None:
+        """Forget all that is here of a stream that is gone: it cannot be ended any more."""
+        self.held.clear()
+        self.free += sum(feed.forget() for feed in self.feeds)
+
     # Room.
 
     def ended(self, feed: Feed, delivery: NatsDelivery) -> None:
@@ -486,9 +532,10 @@ class Intake:
                 self.client.stale(self.inlet.queue)
                 self.ask_soon()
                 continue
-            if not self.active:
+            early = held.counts.early() if held.counts else 0.0
+            if early or not self.active:
                 self.held.popleft()
-                self._give_back(held)
+                self._give_back(held, early)
                 continue
             if self.free <= 0:
                 held_back = True
@@ -559,9 +606,13 @@ class Intake:
         self.held = kept
         self._drain()
 
-    def _give_back(self, held: _Held) -> None:
+    def _give_back(self, held: _Held, early: float = 0.0) -> None:
         delivered, _, _ = read_ack(held.reply)
         counts = held.counts or NOT_COUNTED
+        if early:
+            counts = counts._replace(delivered=delivered)  # nobody has seen it
+        else:
+            counts = counts.again(delivered, 0.0, counts=False)
         feed = held.feed
         feed.returning += 1
 
@@ -573,8 +624,8 @@ class Intake:
             feed.queue,
             held.sequence,
             held.reply.decode(),
-            Counts(counts.postponed + 1, counts.attempt(delivered) - 1),
-            0.0,
+            counts,
+            early,
             gone,
         )
 

@@ -10,12 +10,13 @@ with the same subscriptions.
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import random
 import re
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 from urllib.parse import quote
@@ -198,16 +199,19 @@ class Link:
         self._next = 0
         self._out: list[bytes] = []
         self._write_due = False
-        self._waiting: dict[int, asyncio.Future[Reply]] = {}
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._inbox = f"_INBOX.{random.getrandbits(96):024x}"
         self._mender: asyncio.Task[None] | None = None
         self._problem = ""
         self._changed = asyncio.Event()
         self.max_payload = 1024 * 1024
+        self.opened = 0
+        """How often a connection was made."""
         self.lost: Callable[[str], None] | None = None
-        """Called with the reason when the connection broke."""
+        """Called with the reason when the connection broke; then not again until it is restored."""
         self.restoring: Callable[[], Awaitable[None]] | None = None
-        """Does after each reconnect what has to be done before it works again."""
+        """Does after each reconnect what has to be done before it works again. It is cancelled if
+        the connection breaks meanwhile, and called again after the next."""
         self.restored: Callable[[], None] | None = None
         """Called when it works again."""
         self._answers = self.subscribe(f"{self._inbox}.r.*", self._answered)
@@ -312,6 +316,7 @@ class Link:
             raise TimeoutError
         self._wire = wire
         self.max_payload = wire.max_payload
+        self.opened += 1
         self._up = True
         self._out.clear()
         for found in self._subscriptions.values():
@@ -319,20 +324,22 @@ class Link:
         self._changed.set()
 
     def _lose(self, reason: str) -> None:
+        self._fall(f"the connection broke: {reason}")
+        if not self._closed and (self._mender is None or self._mender.done()):
+            _call(self.lost, reason)
+            self._mender = asyncio.get_running_loop().create_task(
+                self._mend(), name="msgflo nats reconnect"
+            )
+
+    def _fall(self, reason: str) -> None:
+        """Be without a connection: nobody needs to wait for an answer any more."""
         self._up = False
         self._changed.clear()
         self._out.clear()
         waiting, self._waiting = self._waiting, {}
         for future in waiting.values():
             if not future.done():
-                future.set_exception(ConnectionLost(f"the connection broke: {reason}"))
-        if self._closed:
-            return
-        _call(self.lost, reason)
-        if self._mender is None or self._mender.done():
-            self._mender = asyncio.get_running_loop().create_task(
-                self._mend(), name="msgflo nats reconnect"
-            )
+                future.set_exception(ConnectionLost(reason))
 
     async def _mend(self) -> None:
         pause = 0.02
@@ -347,18 +354,31 @@ class Link:
                     await self._open()
             except TimeoutError:
                 continue
-            if self.restoring is not None:
-                try:
-                    await self.restoring()
-                except Exception as error:
-                    known = isinstance(error, TransportError)
-                    log.warning("after reconnecting: %s", error, exc_info=None if known else error)
-                    self._up = False
-                    self._changed.clear()
-                    continue
-            if self._up:
+            if await self._restored():
                 _call(self.restored)
                 return
+
+    async def _restored(self) -> bool:
+        """Do what has to be done after a reconnect; ``False`` if that must begin anew."""
+        if self.restoring is None:
+            return self._up
+        work = asyncio.ensure_future(self.restoring())
+        try:
+            with self.awaiting() as (_, broken):
+                await asyncio.wait({work, broken}, return_when=asyncio.FIRST_COMPLETED)
+                if broken.done():
+                    log.info("after reconnecting: %s", broken.exception())
+                    return False
+            work.result()
+        except Exception as error:
+            known = isinstance(error, TransportError)
+            log.warning("after reconnecting: %s", error, exc_info=None if known else error)
+            self._fall(f"the connection was of no use: {error}")
+            return False
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+        return self._up
 
     async def close(self) -> None:
         """Write what is to be written and disconnect for good. Idempotent."""
@@ -370,10 +390,7 @@ class Link:
         if self._mender is not None:
             self._mender.cancel()
             await asyncio.gather(self._mender, return_exceptions=True)
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(ConnectionLost("the connection was closed"))
-        self._waiting.clear()
+        self._fall("the connection was closed")
         if self._wire is not None:
             await _discard(self._wire)
         self._changed.set()
@@ -457,22 +474,52 @@ class Link:
             NoResponders: nobody listens there.
             ConnectionLost: no answer in this time, or the connection broke.
         """
-        self._next += 1
-        number = self._next
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = future
-        try:
+        with self.awaiting() as (number, answer):
             if not self.publish(subject, body, f"{self._inbox}.r.{number}", headers):
                 raise ConnectionLost(f"no connection to the broker at {self.shown}")
-            async with asyncio.timeout(timeout):
-                reply = await future
-        except TimeoutError:
-            raise ConnectionLost(f"no answer from {subject} within {timeout:g} s") from None
-        finally:
-            self._waiting.pop(number, None)
+            try:
+                async with asyncio.timeout(timeout):
+                    reply: Reply = await answer
+            except TimeoutError:
+                raise ConnectionLost(f"no answer from {subject} within {timeout:g} s") from None
         if reply.status == 503:
             raise NoResponders(f"nobody answers at {subject}")
         return reply
+
+    @contextlib.contextmanager
+    def awaiting(self) -> Iterator[tuple[int, asyncio.Future[Any]]]:
+        """Give a number and a future for an answer; it fails if the connection breaks before."""
+        self._next += 1
+        number = self._next
+        future = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        try:
+            yield number, future
+        finally:
+            self._waiting.pop(number, None)
+
+    async def ask(self, subject: str, body: bytes = b"", timeout: float = 15.0) -> Reply:
+        """Make a request that can be made again, over reconnects too.
+
+        Args:
+            subject: whom.
+            body: the request.
+            timeout: seconds for all tries.
+
+        Raises:
+            NoResponders: nobody listens there, at the last try.
+            ConnectionLost: no answer in this time.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout
+        while True:
+            await self.ready(max(0.01, end - loop.time()))
+            try:
+                return await self.request(subject, body, max(0.01, min(5.0, end - loop.time())))
+            except (ConnectionLost, NoResponders):
+                if loop.time() + 0.1 >= end or self._closed:
+                    raise
+            await asyncio.sleep(0.1)
 
     def _answered(self, subject: bytes, _reply: bytes, body: bytes, block: bytes) -> None:
         future = self._waiting.get(int(subject[subject.rfind(b".") + 1 :]))
@@ -498,21 +545,13 @@ class Link:
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout
         while True:
-            await self.ready(max(0.01, end - loop.time()))
             try:
-                reply = await self.request(
-                    f"$JS.API.{what}", data, max(0.01, min(5.0, end - loop.time()))
-                )
-            except (ConnectionLost, NoResponders) as error:
-                if loop.time() + 0.1 >= end or self._closed:
-                    if isinstance(error, NoResponders):
-                        raise ConnectionLost(
-                            f"the broker at {self.shown} has JetStream not enabled, or not ready; "
-                            f"start it with: nats-server -js"
-                        ) from None
-                    raise
-                await asyncio.sleep(0.1)
-                continue
+                reply = await self.ask(f"$JS.API.{what}", data, end - loop.time())
+            except NoResponders:
+                raise ConnectionLost(
+                    f"the broker at {self.shown} has JetStream not enabled, or not ready; "
+                    f"start it with: nats-server -js"
+                ) from None
             answer: dict[str, Any] = json.loads(reply.body)
             error_part = answer.get("error")
             if error_part is None:
@@ -529,20 +568,15 @@ class Link:
         Raises:
             ConnectionLost: not in this time.
         """
-        self._next += 1
-        number = self._next
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = future
-        try:
+        with self.awaiting() as (number, back):
             # Sent to ourselves: it comes back behind all that was on its way to us.
             if not self.publish(f"{self._inbox}.r.{number}", b""):
                 raise ConnectionLost(f"no connection to the broker at {self.shown}")
-            async with asyncio.timeout(timeout):
-                await future
-        except TimeoutError:
-            raise ConnectionLost(f"the broker did not answer within {timeout:g} s") from None
-        finally:
-            self._waiting.pop(number, None)
+            try:
+                async with asyncio.timeout(timeout):
+                    await back
+            except TimeoutError:
+                raise ConnectionLost(f"the broker did not answer within {timeout:g} s") from None
 
 
 def _call(call: Callable[..., None] | None, *arguments: str) -> None:

@@ -52,6 +52,8 @@ class Outbox:
         self._cut = len(self._prefix)
         self._subscription = link.subscribe(f"{self._prefix}*", self._answered)
         self._timer: asyncio.TimerHandle | None = None
+        self._written_to = 0
+        """To which of the link's connections, by their number, everything here was written."""
         self._idle = asyncio.Event()
         self._idle.set()
         self._closed = False
@@ -88,7 +90,9 @@ class Outbox:
         self._next += 1
         data = publication(subject, f"{self._prefix}{self._next}", body, headers)
         self._entries[self._next] = _Entry(data, what, confirmed, loop.time())
-        self._link.write(data)
+        if self._written_to == self._link.opened:
+            self._link.write(data)
+        # Else resend() writes it, behind what came before it.
         if self._timer is None:
             self._idle.clear()
             self._timer = loop.call_later(_TICK, self._tick)
@@ -117,6 +121,7 @@ class Outbox:
         Args:
             older_than: only what was written last so many seconds ago.
         """
+        self._written_to = self._link.opened
         now = asyncio.get_running_loop().time()
         for entry in self._entries.values():
             if now - entry.since >= older_than:
@@ -126,7 +131,7 @@ class Outbox:
     def _tick(self) -> None:
         self._timer = None
         if self._entries and not self._closed:
-            if self._link.connected:
+            if self._link.connected and self._written_to == self._link.opened:
                 self.resend(_RESEND_AFTER)
             self._timer = asyncio.get_running_loop().call_later(_TICK, self._tick)
 

@@ -39,7 +39,9 @@ from msgflo.transport.nats_topology import (
 
 __all__ = ["Stored", "Wiring", "stored_message"]
 
-_LOCK_SECONDS = 5
+_LOCK_SECONDS = 10
+"""Then a lock expires. Whoever holds it stops before."""
+
 _LOCK_WAIT = 20.0
 _ATTEMPTS_SECONDS = 7 * 86400
 _CONSUMER_NOT_FOUND = 10014
@@ -79,6 +81,23 @@ class Wiring:
         self._watch = link.subscribe(f"{names.rewired}.>", self._changed)
 
     # The streams.
+
+    async def open_within(self, timeout: float) -> None:
+        """Do :meth:`open`, again if the connection breaks meanwhile.
+
+        Raises:
+            TransportError: not in this time (seconds), or it cannot be done.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    try:
+                        return await self.open()
+                    except ConnectionLost:
+                        await self.link.ready(timeout)
+                        await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise ConnectionLost(f"JetStream did not answer for {timeout:g} s") from None
 
     async def open(self) -> None:
         """Make the streams of the namespace where missing, and read the records. Idempotent.
@@ -286,16 +305,26 @@ class Wiring:
 
     async def get(self, stream: str, subject: str) -> Stored | None:
         """Return the last message of a subject."""
-        reply = await self.link.request(f"$JS.API.DIRECT.GET.{stream}.{subject}")
+        reply = await self.link.ask(f"$JS.API.DIRECT.GET.{stream}.{subject}")
         return stored_message(reply)
 
     async def read(
         self, stream: str, subject: str, first: int = 1, batch: int = 500
     ) -> AsyncIterator[Stored]:
         """Yield the messages of a stream on a subject, in order, from a number on."""
-        more = True
+        loop = asyncio.get_running_loop()
+        more, end = True, 0.0
         while more:
-            found, more = await self._read_some(stream, subject, first, batch)
+            end = end or loop.time() + 15.0
+            await self.link.ready(max(0.01, end - loop.time()))
+            try:
+                found, more = await self._read_some(stream, subject, first, batch)
+            except ConnectionLost:
+                if loop.time() + 0.1 >= end or self.link.closed:
+                    raise
+                await asyncio.sleep(0.1)
+                continue
+            end = 0.0
             for stored in found:
                 yield stored
                 first = stored.sequence + 1
@@ -304,7 +333,6 @@ class Wiring:
         self, stream: str, subject: str, first: int, batch: int
     ) -> tuple[list[Stored], bool]:
         found: list[Stored] = []
-        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
         def heard(_subject: bytes, _reply: bytes, body: bytes, block: bytes) -> None:
             status, text = status_of(block)
@@ -321,21 +349,22 @@ class Wiring:
             if stored is not None:
                 found.append(stored)
 
-        inbox = f"{self.link.inbox}.b.{random.getrandbits(64):016x}"
-        subscription = self.link.subscribe(inbox, heard)
-        try:
-            # Batches of large messages end early, by the server's own bound.
-            query = {"seq": max(1, first), "batch": batch, "next_by_subj": subject}
-            if not self.link.publish(
-                f"$JS.API.DIRECT.GET.{stream}", json.dumps(query).encode(), inbox
-            ):
-                raise ConnectionLost("no connection to the broker")
-            async with asyncio.timeout(10):
-                more = await done
-        except TimeoutError:
-            raise ConnectionLost(f"the broker did not finish to read {subject} in 10 s") from None
-        finally:
-            self.link.cancel(subscription)
+        with self.link.awaiting() as (number, done):
+            inbox = f"{self.link.inbox}.b.{number}"
+            subscription = self.link.subscribe(inbox, heard)
+            try:
+                # Batches of large messages end early, by the server's own bound.
+                query = {"seq": max(1, first), "batch": batch, "next_by_subj": subject}
+                if not self.link.publish(
+                    f"$JS.API.DIRECT.GET.{stream}", json.dumps(query).encode(), inbox
+                ):
+                    raise ConnectionLost("no connection to the broker")
+                async with asyncio.timeout(10):
+                    more: int = await done
+            except TimeoutError:
+                raise ConnectionLost(f"the broker did not read {subject} in 10 s") from None
+            finally:
+                self.link.cancel(subscription)
         return found, bool(found) and more > 0
 
     # Consumers.
@@ -345,13 +374,17 @@ class Wiring:
         """Hold the locks of these inports; waits for whoever has them.
 
         Raises:
-            ConnectionLost: not to be had in 20 seconds.
+            ConnectionLost: not to be had in 20 seconds; or what is done with them takes so long
+                that somebody else may have them by then.
         """
         held: list[int] = []
         try:
             for queue in sorted(set(queues)):
                 held.append(await self._lock(queue))
-            yield
+            async with asyncio.timeout(_LOCK_SECONDS - 2):
+                yield
+        except TimeoutError:
+            raise ConnectionLost("the broker is too slow to change what is bound") from None
         finally:
             for revision in held:
                 with contextlib.suppress(TransportError):
@@ -682,7 +715,7 @@ class Wiring:
         """Return the dead letter of this number, if it waits in this inport's queue."""
         if sequence < 1:
             return None
-        reply = await self.link.request(
+        reply = await self.link.ask(
             f"$JS.API.DIRECT.GET.{self.names.stream}", json.dumps({"seq": sequence}).encode()
         )
         found = stored_message(reply)
