@@ -20,8 +20,18 @@ GROUPS = {
     "contract": ["transport", "transport.contract"],  # the door to all transports, and their law
     "transports": ["transport.*"],
     "participant": [
-        *("payload", "signature", "declaration", "loading", "environment", "log"),
-        *("failure", "child", "lanes", "outbox", "sources", "engine", "classic", "participant"),
+        *("payload", "signature", "declaration", "loading", "environment", "log", "meter"),
+        *(
+            "meter",
+            "failure",
+            "child",
+            "lanes",
+            "outbox",
+            "sources",
+            "engine",
+            "classic",
+            "participant",
+        ),
     ],
     "trace": ["trace"],
     "deadletters": ["deadletters"],

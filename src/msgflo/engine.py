@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from itertools import count
 from typing import Any
 
 from msgflo.declaration import Declaration
@@ -26,8 +27,10 @@ from msgflo.errors import (
 )
 from msgflo.failure import Again, Dead, Failure, death_of, decide, error_packet
 from msgflo.flow.discovery import DEFAULT_PERIOD, Announcement, Goodbye
+from msgflo.flow.telemetry import TELEMETRY, Question
 from msgflo.lanes import CANCEL_TIME, Lane, Resumed, context_of, lane_for
 from msgflo.log import ParticipantLog
+from msgflo.meter import Handled, Meter, Spot
 from msgflo.outbox import CURRENT, Handling, Outbox, Sender
 from msgflo.payload import encode
 from msgflo.signature import REQUIRED, Form, Parameter
@@ -42,6 +45,12 @@ is over: settled, or dead, and not tried again."""
 
 ANNOUNCEMENTS = 2.2
 """So often is a participant announced in each period: one may be lost without being missed."""
+
+REPORT = 5.0
+"""Seconds between two reports of figures, as long as there is something new."""
+
+REPORTS_IDLE = 12
+"""Every so manieth report is made even if nothing is new: who listens may have come later."""
 
 SETTINGS_PREFETCH = 16
 """Messages for a setting are applied at once, and only the last of them matters."""
@@ -59,6 +68,17 @@ class _Initial(Delivery):
     __slots__ = ()
 
 
+class _Applied:
+    """The handling of a message for a setting: over as soon as it has begun."""
+
+    __slots__ = ("began", "delivery", "spot")
+
+    def __init__(self, delivery: Delivery) -> None:
+        self.delivery = delivery
+        self.began = time.time()
+        self.spot: Spot | None = None
+
+
 class Engine:
     """Runs one participant. All of it is used from one event loop.
 
@@ -68,6 +88,7 @@ class Engine:
         role: the node of the graph.
         instance: which participant of that role.
         log: what it writes.
+        meter: what it counts and remembers of its work.
         thing: the component's object, or None.
         outbox: where its packets leave by.
         senders: its outports, by name.
@@ -116,9 +137,17 @@ class Engine:
         self.instance = instance
         self.log = ParticipantLog(role, instance)
         self.definition = declaration.definition(role, f"{role}-{uuid.uuid4()}")
+        self.meter = Meter(
+            (port.id for port in self.definition.inports if port.queue),
+            {port.id: port.queue for port in self.definition.outports if port.queue},
+            participant=self.definition.id,
+            role=role,
+            instance=instance,
+        )
         self.outbox = Outbox(
             client,
             self.log,
+            self.meter,
             remember_loose=any(entry.ack == "manual" for entry in declaration.entries),
         )
         self.senders: Mapping[str, Sender] = {
@@ -143,6 +172,9 @@ class Engine:
         self._tasks: set[asyncio.Task[None]] = set()
         self._sources: list[asyncio.Task[None]] = []
         self._heartbeat: asyncio.Task[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
+        self._reporting = False
+        self._reports = 0
         self._begun = False
         self._gone = False
         self._idle: asyncio.Future[None] | None = None
@@ -222,7 +254,7 @@ class Engine:
             Exception: whatever the component's ``start`` raises; nothing was taken then.
         """
         outports = [port.queue for port in self.definition.outports if port.queue]
-        await self._client.declare(list(self._inlets.values()), outports)
+        await self._client.declare(list(self._inlets.values()), [*outports, TELEMETRY])
         if self.thing is not None:
             await self._call(self.thing.start)
         if self.declaration.attach is not None:
@@ -233,6 +265,7 @@ class Engine:
                 await self._take_settings()
         await self.announce()
         self._heartbeat = asyncio.create_task(self._announce_again())
+        self._telling = asyncio.create_task(self._tell_figures_again())
         if not self._missing:
             self._run_sources()
 
@@ -317,6 +350,7 @@ class Engine:
                 self._spawn(self.resume())
             case _:
                 self.announce_soon()
+                self._tell_figures(always=True)
 
     async def pause(self) -> None:
         """Take nothing until :meth:`resume`, and say so. Idempotent.
@@ -358,16 +392,17 @@ class Engine:
             if self.stopping:
                 self._client.retry(delivery, counts=False)
                 return
+            applied = _Applied(delivery)
             try:
                 self._apply(parameter, delivery.body, delivery.headers)
             except PayloadError as error:
                 failure = Failure.unfit(error)
                 self._tell_dead(parameter.name, delivery, failure)
                 self._client.bury(delivery, self._death(delivery, failure))
-                self._observe(delivery, failure, True)
+                self._over(parameter.name, applied, "dead", failure)
                 return
             self._client.settle(delivery)
-            self._observe(delivery, None, True)
+            self._over(parameter.name, applied, "done", None)
             if self._missing:
                 self._missing.discard(parameter.name)
                 if not self._missing:
@@ -400,7 +435,8 @@ class Engine:
         if handling.finished:
             lane.open.discard(handling)
             if failure is None:
-                self._observe(delivery, handling.reported, True)
+                outcome = "done" if handling.reported is None else "reported"
+                self._over(lane.entry.port.name, handling, outcome, handling.reported)
             if self._idle is not None:
                 self._check_idle()
 
@@ -408,7 +444,7 @@ class Engine:
         delivery = handling.delivery
         if handling.reported is not None:
             # The port error did not get it: it is as dead as it was before that was tried.
-            self._bury(lane, delivery, Dead(handling.reported))
+            self._bury(lane, handling, Dead(handling.reported))
             return
         retry = lane.entry.retry
         order = decide(failure, delivery.attempt, delivery.postponed, retry, random.random())  # noqa: S311 - jitter
@@ -434,14 +470,15 @@ class Engine:
                 )
             else:
                 self._client.retry(delivery, order.delay, counts=order.counts)
-            self._observe(delivery, failure, False)
+            outcome = "retried" if order.counts else "postponed"
+            self._over(lane.entry.port.name, handling, outcome, failure)
         elif self._error is not None:
             handling.reported = order.failure
             handling.reopen()
             handling.sending()  # so that it cannot be over before this is decided
             self._spawn(self._report(self._error, lane, handling, order))
         else:
-            self._bury(lane, delivery, order)
+            self._bury(lane, handling, order)
 
     async def _report(self, error: Sender, lane: Lane, handling: Handling, order: Dead) -> None:
         """Send a failure to the outport ``error`` where something is connected to it."""
@@ -479,11 +516,12 @@ class Engine:
         handling.finish()
         handling.sent(None)
 
-    def _bury(self, lane: Lane, delivery: Delivery, order: Dead) -> None:
+    def _bury(self, lane: Lane, handling: Handling, order: Dead) -> None:
+        delivery = handling.delivery
         self._tell_dead(lane.entry.port.name, delivery, order.failure)
         if type(delivery) is not _Initial:
             self._client.bury(delivery, self._death(delivery, order.failure))
-        self._observe(delivery, order.failure, True)
+        self._over(lane.entry.port.name, handling, "dead", order.failure)
 
     def _death(self, delivery: Delivery, failure: Failure) -> Any:
         return death_of(failure, delivery, self.role, self.instance, time.time())
@@ -502,9 +540,45 @@ class Engine:
             f"\n{failure.traceback.rstrip()}" if failure.traceback else "",
         )
 
-    def _observe(self, delivery: Delivery, failure: Failure | None, over: bool) -> None:
+    def _over(self, port: str, handling: Handled, outcome: str, failure: Failure | None) -> None:
+        """Count a delivery that has ended, and tell of it."""
+        self.meter.ended(port, handling, outcome, failure)
         if self._observer is not None:
-            self._observer(delivery, failure, over)
+            over = outcome not in {"retried", "postponed"}
+            self._observer(handling.delivery, failure, over)
+
+    # What it says of its work.
+
+    def answer(self, question: Question) -> None:
+        """Send the spans that somebody asks for."""
+        if not self._gone:
+            for body in self.meter.answer(question):
+                self._send_report(body)
+
+    def _tell_figures(self, *, always: bool = False, final: bool = False) -> None:
+        # One report at a time: while the broker is away they must not pile up, and the next one
+        # says all that this one would.
+        if not self._reporting:
+            body = self.meter.report(always=always, final=final)
+            if body is not None:
+                self._reporting = True
+                self._send_report(body)
+
+    def _send_report(self, body: bytes) -> None:
+        self._reports += 1
+        headers = {
+            MESSAGE_ID: f"{self.definition.id}-report-{self._reports}",
+            CONTENT_TYPE: "application/json",
+        }
+        self._client.send(TELEMETRY, body, headers, self._reported)
+
+    def _reported(self, _error: Exception | None) -> None:
+        self._reporting = False
+
+    async def _tell_figures_again(self) -> None:
+        for number in count():
+            self._tell_figures(always=number % REPORTS_IDLE == 0)
+            await asyncio.sleep(REPORT)
 
     # Sources.
 
@@ -602,6 +676,8 @@ class Engine:
             except Exception:
                 self.log.exception("its stop() failed")
         if self._heartbeat is not None:
+            self._reporting = False
+            self._tell_figures(always=True, final=True)
             with suppress(TransportError):
                 await self._client.announce(Goodbye(self.definition.id, self.role).encode())
         return finished
@@ -618,7 +694,8 @@ class Engine:
             self.thing._msgflo_engine = None
 
     def _own_tasks(self) -> list[asyncio.Task[None]]:
-        return [*self._sources, *([self._heartbeat] if self._heartbeat else [])]
+        others = [task for task in (self._heartbeat, self._telling) if task is not None]
+        return [*self._sources, *others]
 
     def _hand_back(self, lane: Lane, handling: Handling, *, counts: bool = False) -> None:
         lane.open.discard(handling)

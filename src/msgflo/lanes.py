@@ -9,6 +9,7 @@ import asyncio
 import inspect
 import queue
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
@@ -380,6 +381,7 @@ class AsyncLane(Lane):
                 if waiting and not self._roused:
                     self._rouse()
                 CURRENT.set(handling)
+                handling.began = time.time()
                 await self._handle(handling)
                 if outbox.full:
                     await outbox
@@ -463,6 +465,7 @@ class ThreadLane(Lane):
         call = self._host.outbox.call
         while (handling := self._waiting.get()) is not None:
             CURRENT.set(handling)
+            handling.began = time.time()
             try:
                 failure = self._handle(handling)
             except BaseException as error:

@@ -26,6 +26,7 @@ from typing import Any, Protocol
 
 from msgflo.errors import ConnectionLost
 from msgflo.failure import Failure, Kind
+from msgflo.meter import Meter, Spot
 from msgflo.payload import encode
 from msgflo.transport.contract import CONTENT_TYPE, MESSAGE_ID, Client, Delivery
 
@@ -58,18 +59,22 @@ class Handling:
         manual: whether its handler says itself when it is done.
         returned: whether its handler has returned (with ``ack="manual"`` that is not the same).
         reported: the failure that was told to an outport ``error``, or should have been.
+        began: when its handler began, seconds since 1970; 0 as long as it has not.
+        spot: where in its trace it is, from when that is first needed.
     """
 
     __slots__ = (
         "_digests",
         "_owner",
         "_pending",
+        "began",
         "delivery",
         "failure",
         "finished",
         "manual",
         "reported",
         "returned",
+        "spot",
     )
 
     def __init__(self, delivery: Delivery, owner: Ends, manual: bool = False) -> None:
@@ -79,6 +84,8 @@ class Handling:
         self.finished = False
         self.returned = False
         self.reported: Failure | None = None
+        self.began = 0.0
+        self.spot: Spot | None = None
         self._owner = owner
         self._pending = 0
         self._digests: dict[bytes, int] | None = None
@@ -138,6 +145,7 @@ class Outbox:
         self,
         client: Client,
         log: "logging.LoggerAdapter[logging.Logger]",
+        meter: Meter | None = None,
         *,
         limit: int = LIMIT,
         limit_bytes: int = LIMIT_BYTES,
@@ -148,6 +156,7 @@ class Outbox:
         Args:
             client: what it sends through.
             log: what is told of packets that belong to no message and are not taken.
+            meter: counts the packets, and says which trace they belong to.
             limit: how many unconfirmed packets fill it.
             limit_bytes: how many bytes of payload fill it.
             remember_loose: have an acknowledged message wait for the packets, too, that were sent
@@ -155,6 +164,7 @@ class Outbox:
         """
         self._client = client
         self._log = log
+        self._meter = meter or Meter()
         self._limit = limit
         self._limit_bytes = limit_bytes
         self._loop = asyncio.get_running_loop()
@@ -302,10 +312,12 @@ class Outbox:
             message_id = f"{self._prefix}-{number:x}"
         else:
             message_id = handling.next_id(queue, body)
+        headers = {MESSAGE_ID: message_id, CONTENT_TYPE: kind}
+        self._meter.headers(queue, message_id, handling, headers)
         self._client.send(
             queue,
             body,
-            {MESSAGE_ID: message_id, CONTENT_TYPE: kind},
+            headers,
             partial(self._confirmed, len(body), handling, number),
         )
         self._fill += 1

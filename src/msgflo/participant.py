@@ -43,6 +43,7 @@ from msgflo.errors import (
     UnknownScheme,
 )
 from msgflo.flow.discovery import DEFAULT_PERIOD, parse_instruction
+from msgflo.flow.telemetry import parse_question
 from msgflo.loading import choose, is_loading, load_components
 from msgflo.log import configure
 from msgflo.transport.contract import Client
@@ -190,6 +191,11 @@ def _announce_all(engines: list[Engine]) -> None:
 
 def _told(engines: list[Engine], message: bytes) -> None:
     try:
+        question = parse_question(message)
+        if question is not None:
+            for engine in engines:
+                engine.answer(question)
+            return
         instruction = parse_instruction(message)
     except DefinitionError as error:
         logging.getLogger("msgflo").info("passed over: %s", error)
