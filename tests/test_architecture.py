@@ -69,7 +69,7 @@ MAY_IMPORT = {
     "serving": "errors flow contract protocol trace deadletters processes coordinator",
     "testing": "errors flow contract transports participant",
     "conformance": "errors flow contract participant",
-    "spec": "errors flow contract participant protocol testing",
+    "spec": "errors flow contract transports participant project processes protocol testing",
     "components": "errors flow contract participant",
     "ui": "errors flow protocol",
     "runtime": "errors flow contract trace deadletters project processes broker coordinator "
@@ -84,7 +84,7 @@ LIBRARIES = {
     "nats": "transport.nats_link",
     "pika": "transport.amqp",
     "paho": "transport.mqtt",
-    "ruamel": "processes.foreign",
+    "ruamel": "flow.yamltext",
     "uvloop": "participant",
     "click": "cli",
     "rich": "cli",

@@ -31,6 +31,8 @@
   * :exc:`DiscoveryTimeout`: what was waited for was not announced in time
   * :exc:`PayloadError`: a payload does not fit its port
   * :exc:`TraceError`: a file is no flowtrace, or not one that can be used so
+  * :exc:`YamlError`: a text is not YAML (file, line, column)
+  * :exc:`SpecError`: a test suite is wrong, or cannot be set up
   * :exc:`ConformanceFailure`: a transport or participant breaks a promise
 
 Two more are raised by handlers to say what is to happen to their message, and are
@@ -62,6 +64,7 @@ __all__ = [
     "Reject",
     "RetryLater",
     "SendFailed",
+    "SpecError",
     "StartFailed",
     "TraceError",
     "TransportError",
@@ -71,6 +74,7 @@ __all__ = [
     "UnknownQueue",
     "UnknownScheme",
     "UnsupportedBinding",
+    "YamlError",
     "near",
 ]
 
@@ -281,6 +285,29 @@ class PayloadError(MsgFloError):
 
 class TraceError(MsgFloError):
     """A file is no flowtrace, or not one that can be used so."""
+
+
+class YamlError(MsgFloError):
+    """A text is not YAML.
+
+    Attributes:
+        problem: what is wrong.
+        name: the file, or what stands for it.
+        line: the line, counted from 1; 0: not known.
+        column: the column, counted from 1; 0: not known.
+    """
+
+    def __init__(self, problem: str, *, name: str, line: int = 0, column: int = 0) -> None:
+        self.problem = problem
+        self.name = name
+        self.line = line
+        self.column = column
+        at = f"{name}:{line}:{column}" if line else name
+        super().__init__(f"{at}: not YAML: {problem}")
+
+
+class SpecError(MsgFloError):
+    """A suite of tests is wrong, or what it tests cannot be set up."""
 
 
 class ConformanceFailure(MsgFloError):

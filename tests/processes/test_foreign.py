@@ -161,7 +161,7 @@ def test_a_few_lines_that_stand_for_billions_of_values_are_refused():
         text += f"l{level}: &l{level} [{', '.join([f'*l{level - 1}'] * 10)}]\n"
     with pytest.raises(DefinitionError, match="too large"):
         parse_foreign(text + "inports: {x: {schema: *l11}}")
-    with pytest.raises(DefinitionError, match=r"inports\[0\] is a list"):
+    with pytest.raises(DefinitionError, match="too large"):
         parse_foreign(text + "inports: *l11")
 
 

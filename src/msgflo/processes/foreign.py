@@ -16,20 +16,18 @@ that the definition is used for, so that one file describes many devices. Keys t
 are passed over. It is read as YAML 1.2: ``on``, ``off``, ``yes`` and ``no`` are names like others.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from msgflo.errors import DefinitionError
+from msgflo.errors import DefinitionError, YamlError
 from msgflo.flow.discovery import Definition, Port, queue_name
+from msgflo.flow.yamltext import load_yaml
 
 __all__ = ["Foreign", "parse_foreign", "read_foreign"]
 
 _LARGEST = 256 * 1024
-# The loader's time grows with the square of the depth, and no definition is anywhere near.
-_DEEPEST = 100
 
 
 @dataclass(frozen=True)
@@ -124,23 +122,10 @@ def parse_foreign(text: str, name: str = "<definition>") -> Foreign:
         DefinitionError: it is no YAML (with line and column) or no definition (with what was
             expected).
     """
-    if _depth(text) > _DEEPEST:
-        raise DefinitionError(f"{name}: not YAML: brackets are nested more than {_DEEPEST} deep")
-    # Loaded on use: importing it takes longer than all of MsgFlo.
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
-
-    # Pure, whatever else is installed: the loader in C reads YAML 1.1, to which `on` is true.
-    loader = YAML(typ="safe", pure=True)
     try:
-        loaded = loader.load(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        at = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-        raise DefinitionError(f"{at}: not YAML: {error.problem or error.context}") from None
-    except (YAMLError, ValueError, RecursionError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise DefinitionError(f"{name}: not YAML: {reason[0]}") from None
+        loaded = load_yaml(text, name)
+    except YamlError as error:
+        raise DefinitionError(str(error)) from None
     if not isinstance(loaded, dict):
         raise DefinitionError(
             f"{name}: holds {_shown(loaded)}; expected a definition with component, inports, "
@@ -160,15 +145,6 @@ def parse_foreign(text: str, name: str = "<definition>") -> Foreign:
         role=_text(loaded.get("role")) or None,
         id=_text(loaded.get("id")) or None,
     )
-
-
-def _depth(text: str) -> int:
-    """Return how deep brackets are nested, at most; those in quotes count too."""
-    depth = deepest = 0
-    for bracket in re.findall(r"[][{}]", text):
-        depth += 1 if bracket in "[{" else -1
-        deepest = max(deepest, depth)
-    return deepest
 
 
 def _ports(listed: Any, key: str, name: str) -> tuple[Port, ...]:
