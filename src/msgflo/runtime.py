@@ -25,9 +25,9 @@ from msgflo.broker import EmbeddedBroker
 from msgflo.coordinator.coordinator import Coordinator
 from msgflo.coordinator.network import Event, Life, NetworkStatus, RoleStatus
 from msgflo.errors import ComponentError, ConfigurationError, MsgFloError, near
-from msgflo.flow.binding import by_convention, is_virtual
 from msgflo.flow.discovery import DEFAULT_PERIOD, Announcement, Definition, Goodbye
 from msgflo.flow.graph import Graph
+from msgflo.flow.wiring import by_convention, is_virtual
 from msgflo.processes.foreign import Foreign
 from msgflo.processes.library import Library
 from msgflo.processes.restarts import Limits

@@ -10,9 +10,10 @@ import pytest
 from msgflo.coordinator.coordinator import Coordinator
 from msgflo.coordinator.network import Event, Life, NetworkStatus
 from msgflo.errors import ConfigurationError, ConnectionLost
-from msgflo.flow.binding import ROUNDROBIN, Binding, Kind
+from msgflo.flow.binding import Binding, Kind
 from msgflo.flow.discovery import Announcement, Definition, Goodbye, Port
 from msgflo.flow.graph import Endpoint, Graph
+from msgflo.flow.wiring import ROUNDROBIN
 from msgflo.transport import direct
 from msgflo.transport.contract import MESSAGE_ID, Delivery, Inlet
 

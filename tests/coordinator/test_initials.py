@@ -1,9 +1,9 @@
 import msgspec
 
 from msgflo.coordinator.initials import Given, Initials
-from msgflo.flow.binding import Wiring, wire
 from msgflo.flow.discovery import Announcement, Definition, Port
 from msgflo.flow.graph import Endpoint, Graph
+from msgflo.flow.wiring import Wiring, wire
 
 
 def drawn(*values: object, port: str = "in") -> Graph:

@@ -20,9 +20,10 @@ from msgflo.coordinator.network import (
     Pause,
     Unbind,
 )
-from msgflo.flow.binding import PUBSUB, ROUNDROBIN, Binding, Kind
+from msgflo.flow.binding import Binding, Kind
 from msgflo.flow.discovery import Announcement, Definition, Goodbye, Port
 from msgflo.flow.graph import Endpoint, Graph
+from msgflo.flow.wiring import PUBSUB, ROUNDROBIN
 
 SHORT = {"rr": ROUNDROBIN, "ps": PUBSUB}
 

@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from msgflo.errors import GraphError, GraphSyntaxError, MsgFloError, UnknownComponent
-from msgflo.flow.binding import by_convention, is_virtual, wire
 from msgflo.flow.drawing import draw_mermaid, draw_svg, draw_text
 from msgflo.flow.graph import Graph
 from msgflo.flow.text import dump
+from msgflo.flow.wiring import by_convention, is_virtual, wire
 from msgflo.processes.library import Library
 from msgflo.project import find_root, load_graph, write_atomically
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from msgflo.flow.binding import Wiring
 from msgflo.flow.discovery import Announcement, place_of
 from msgflo.flow.graph import Graph
+from msgflo.flow.wiring import Wiring
 
 __all__ = ["Given", "Initials", "SendInitial"]
 

@@ -21,9 +21,10 @@ import msgspec
 
 from msgflo.coordinator.initials import Given, Initials, SendInitial
 from msgflo.coordinator.participants import Event, Life, Participants
-from msgflo.flow.binding import Binding, Kind, Wiring, diff, is_virtual, wire
+from msgflo.flow.binding import Binding, Kind, diff
 from msgflo.flow.discovery import Announcement, Definition, Goodbye
 from msgflo.flow.graph import Edge, Graph
+from msgflo.flow.wiring import Wiring, is_virtual, wire
 
 __all__ = [
     "Bind",

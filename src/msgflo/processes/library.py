@@ -28,7 +28,7 @@ from msgflo.errors import (
     MsgFloError,
     UnknownComponent,
 )
-from msgflo.flow.binding import PUBSUB, ROUNDROBIN
+from msgflo.flow.wiring import PUBSUB, ROUNDROBIN
 from msgflo.processes.command import PYTHON_RUNNER, Command, Template, fill, search_path, words_of
 from msgflo.processes.configuration import Configuration, read_configuration
 from msgflo.processes.foreign import Foreign, read_foreign

@@ -8,7 +8,6 @@ with the two classes.
 """
 
 import importlib
-import importlib.metadata
 from types import ModuleType
 from urllib.parse import urlsplit
 
@@ -60,6 +59,8 @@ def broker(url: str) -> Broker:
 
 
 def _installed() -> dict[str, str]:
+    import importlib.metadata  # slow, and only needed for what is not known
+
     return {
         point.name.lower(): point.value
         for point in importlib.metadata.entry_points(group="msgflo.transports")
