@@ -14,6 +14,7 @@ __all__ = ["Address", "AllowList", "refusal"]
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")  # a site's own translator, RFC 8215
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,14 @@ class AllowList:
         entries = []
         for entry in text.replace(",", " ").split():
             host, port = entry, None
-            if entry.startswith("["):
-                host, _, rest = entry[1:].partition("]")
-                port = rest.removeprefix(":") or None
-            elif entry.count(":") == 1:
-                host, _, port = entry.partition(":")
             try:
+                if entry.startswith("["):
+                    host, bracket, rest = entry[1:].partition("]")
+                    if not bracket or (rest and not rest.startswith(":")):
+                        raise ValueError(entry)
+                    port = rest[1:] if rest else None
+                elif entry.count(":") == 1:
+                    host, _, port = entry.partition(":")
                 network = ipaddress.ip_network(host)
                 number = None if port is None else int(port)
                 if number is not None and not 0 < number < 65536:
@@ -106,7 +109,7 @@ def _refusal(address: Address) -> str | None:
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None or address in _NAT64:
             return None  # judged by what it stands for
-        if address.is_site_local:
+        if address.is_site_local or address in _LOCAL_NAT64:
             return f"the private address {address}"
     for kind, applies in (
         ("unspecified", address.is_unspecified),
