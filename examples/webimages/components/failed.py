@@ -27,7 +27,7 @@ def failed(letter: Any, ctx: Context) -> Outcome:
         # Somebody sent us something else. It stays in the dead letters of this role.
         raise Reject("this is not about an image of a job")
     death = Death.from_headers(ctx.headers) or Death(queue="")
-    reason = reason_of(death.error, death.text)
+    reason = reason_of(death.error, death.text, death.attempts)
     try:
         JOBS.fail(task, death.role or "unknown", reason, time.time())
     except UnknownImage as unknown:

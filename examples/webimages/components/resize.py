@@ -7,7 +7,7 @@ from webimages.pictures import resize as resized
 from webimages.settings import Settings
 
 import msgflo
-from msgflo import Param, Reject
+from msgflo import Context, Param, Reject
 
 BLOBS = Blobs(Settings.read().data / "blobs")
 
@@ -16,14 +16,14 @@ BLOBS = Blobs(Settings.read().data / "blobs")
 # image is taken while this one is in work, so that no time is lost on the way; more than one would
 # wait here while another instance is idle.
 @msgflo.component("webimages/resize", icon="compress", prefetch=2)
-def resize(fetched: Fetched, most_pixels: Param[int] = 40_000_000) -> Resized:
+def resize(fetched: Fetched, ctx: Context, most_pixels: Param[int] = 40_000_000) -> Resized:
     """Resize an image, upright, to JPEG, PNG or WebP."""
     spec = fetched.task.spec
     try:
         data, width, height = resized(BLOBS.read(fetched.original), spec, most_pixels=most_pixels)
     except (NotAnImage, BlobMissing) as reason:
         raise Reject(str(reason)) from None
-    picture = Picture(BLOBS.put(data), spec.format, width, height, len(data))
+    picture = Picture(BLOBS.put(data), spec.format, width, height, len(data), ctx.instance)
     return Resized(fetched.task, fetched.original, picture)
 
 

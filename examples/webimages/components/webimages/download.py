@@ -93,9 +93,10 @@ class VettedTransport(httpx.AsyncBaseTransport):
             if reason is None:
                 return address
             reasons.append(reason)
-        raise CannotFetch(
-            f"not allowed: {host}:{port} is {reasons[0]}" if reasons else "no address"
-        )
+        if not reasons:
+            raise CannotFetch(f"{host!r} has no address")
+        named = "" if reasons[0].endswith(f" {host}") else f"{host} is "
+        raise CannotFetch(f"not allowed: {named}{reasons[0]}")
 
     async def aclose(self) -> None:
         """Close what is open."""

@@ -22,8 +22,10 @@ def task_of(letter: Any) -> Task | None:
         return None
 
 
-def reason_of(error: str, text: str) -> str:
-    """Return why a message failed, in a sentence."""
+def reason_of(error: str, text: str, attempts: int = 1) -> str:
+    """Return why a message failed, in a sentence, and how often it was tried if more than once."""
     if error in _PLAIN and text:
-        return text
-    return ": ".join(part for part in (error, text) if part) or "nobody said why"
+        reason = text
+    else:
+        reason = ": ".join(part for part in (error, text) if part) or "nobody said why"
+    return reason if attempts < 2 else f"{reason} (tried {attempts} times)"

@@ -87,13 +87,14 @@ class Fetched(Struct, frozen=True):
 
 
 class Picture(Struct, frozen=True):
-    """A finished image."""
+    """A finished image; ``by`` is the instance of resize that made it."""
 
     digest: Digest
     format: Format
     width: int
     height: int
     bytes: int
+    by: int = 1
 
 
 class Resized(Struct, frozen=True):

@@ -76,7 +76,7 @@ function showImage(image) {
   if (result) {
     img.src = picture.href = result.url;
     img.alt = image.name;
-    facts.textContent = `${result.width} × ${result.height} ${result.format}, ${size(result.bytes)}`;
+    facts.textContent = `${result.width} × ${result.height} ${result.format}, ${size(result.bytes)} · resize.${result.by}`;
     facts.title = `sharpness ${result.analysis.sharpness}, average hash ${result.analysis.hash}`;
     for (const shade of result.analysis.palette) {
       const swatch = make("i");
