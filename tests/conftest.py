@@ -1,11 +1,12 @@
 """A real nats-server for whatever test asks for one."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from networks import Network
 from servers import NatsServer
 
 _numbers = itertools.count(1)
@@ -34,3 +35,10 @@ def nats_server_process(tmp_path: Path) -> Iterator[NatsServer]:
     server.start()
     yield server
     server.kill()
+
+
+@pytest.fixture
+async def network() -> AsyncIterator[Network]:
+    """A small network in memory, on a broker of this test's own."""
+    async with Network() as network:
+        yield network

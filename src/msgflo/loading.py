@@ -71,8 +71,8 @@ def load_components(path: str | Path) -> list[Any]:
     """Import a Python file and return the components that it defines, in their order.
 
     Those are decorated functions, subclasses of Component and of the classic Participant, and
-    objects of such classes. What it imports from elsewhere is not its own, and a class from which
-    another one of them is made is taken for its base.
+    objects of such classes. What it imports from elsewhere is not its own, and a class is left out
+    of which another one, or an object, is there: that is what is meant.
 
     Raises:
         ConfigurationError: there is no such file.
@@ -88,14 +88,15 @@ def load_components(path: str | Path) -> list[Any]:
         if owner.__module__ == module.__name__:
             found[id(value)] = value
     things = list(found.values())
-    classes = [thing for thing in things if isinstance(thing, type)]
-    made = [thing if isinstance(thing, type) else type(thing) for thing in things]
-    return [
-        thing
-        for thing in things
-        if thing not in classes
-        or not any(other is not thing and issubclass(other, thing) for other in made)
-    ]
+
+    def is_meant(thing: Any) -> bool:
+        return not isinstance(thing, type) or not any(
+            other is not thing
+            and issubclass(other if isinstance(other, type) else type(other), thing)
+            for other in things
+        )
+
+    return [thing for thing in things if is_meant(thing)]
 
 
 def choose(things: Sequence[Any], path: str | Path, name: str = "") -> Any:
