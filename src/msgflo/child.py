@@ -66,8 +66,11 @@ class Child:
             connection = self._connection
             assert connection is not None
             # The same object as long as nothing has changed.
-            changed = None if settings is self._settings else {**settings}
-            self._settings = settings
+            changed = None
+            if settings is not self._settings:
+                changed = {
+                    name: (body, dict(headers)) for name, (body, headers) in settings.items()
+                }
             connection.send(
                 (
                     delivery.body,
@@ -78,6 +81,7 @@ class Child:
                     changed,
                 )
             )
+            self._settings = settings
             while True:
                 message = connection.recv()
                 if message[0] == "send":

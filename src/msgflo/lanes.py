@@ -568,4 +568,11 @@ class ProcessLane(ThreadLane):
         if any(handling for handling in self.open if not handling.finished):
             for child in self._children:
                 child.kill()
+            # Their threads tell what became of the messages, and that is told before this returns.
+            await self._host.outbox.in_thread(self._join, f"{self._host.role} join")
         return []
+
+    def _join(self) -> None:
+        end = time.monotonic() + CANCEL_TIME
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
