@@ -13,10 +13,10 @@ from msgflo import errors
 PUBLIC = """
     AlreadyRunning BrokerError Component ComponentError ConfigurationError ConformanceFailure
     ConnectFailed ConnectionLost Context DefinitionError DiscoveryTimeout GraphError
-    GraphSyntaxError In InvalidName Message MsgFloError Out Param Participant PayloadError Reject
-    Retry RetryLater SendFailed StartFailed Struct TraceError TransportError UnknownComponent
-    UnknownNode UnknownPort UnknownQueue UnknownScheme UnsupportedBinding component inport main run
-    serve source testing transport
+    GraphSyntaxError In InvalidName Message MsgFloError Out Param Participant PayloadError
+    Reject Retry RetryLater SendFailed SpecError StartFailed Struct TraceError TransportError
+    UnknownComponent UnknownNode UnknownPort UnknownQueue UnknownScheme UnsupportedBinding
+    YamlError component inport main run serve source testing transport
 """.split()  # noqa: SIM905 - shorter to read
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         Reject,
         RetryLater,
         SendFailed,
+        SpecError,
         StartFailed,
         TraceError,
         TransportError,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         UnknownQueue,
         UnknownScheme,
         UnsupportedBinding,
+        YamlError,
     )
     from msgflo.participant import main, run, serve
     from msgflo.signature import Context, In, Out, Param
@@ -72,6 +74,7 @@ __all__ = [
     "Retry",
     "RetryLater",
     "SendFailed",
+    "SpecError",
     "StartFailed",
     "Struct",
     "TraceError",
@@ -82,6 +85,7 @@ __all__ = [
     "UnknownQueue",
     "UnknownScheme",
     "UnsupportedBinding",
+    "YamlError",
     "component",
     "inport",
     "main",
