@@ -91,7 +91,7 @@ LIBRARIES = {
     "starlette": "protocol.server",
     "uvicorn": "protocol.server",
     "websockets": "protocol.client",
-    "prometheus_client": "runtime",
+    "prometheus_client": "trace.metrics",
     "opentelemetry": "trace",
     "pydantic": "payload",
 }
