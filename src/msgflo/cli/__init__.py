@@ -21,6 +21,7 @@ _COMMANDS = {
     "run": ("msgflo.cli.run", "Run a graph: broker, processes and connections."),
     "send": ("msgflo.cli.messages", "Send a message to an inport."),
     "tail": ("msgflo.cli.messages", "Watch what passes a port."),
+    "test": ("msgflo.cli.test", "Run suites of tests in the format of fbp-spec."),
 }
 
 

@@ -1,0 +1,116 @@
+"""``msgflo test``: suites of fbp-spec, run in this process or on any runtime."""
+
+import asyncio
+import contextlib
+import logging
+import sys
+from itertools import groupby
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+import msgspec
+
+from msgflo.errors import SpecError
+from msgflo.project import find_root, write_atomically
+from msgflo.spec.files import load_suites
+from msgflo.spec.inprocess import InProcess
+from msgflo.spec.report import as_json, as_text, exit_status, junit_xml, summary
+from msgflo.spec.runner import CaseResult, Runtime, SuiteResult, run_suites
+from msgflo.spec.suite import Suite
+
+__all__ = ["test"]
+
+
+@click.command()
+@click.argument("files", metavar="[FILE|FOLDER|URL]...", nargs=-1)
+@click.option("--component-tests", is_flag=True, help="Run the suites of the components too.")
+@click.option("--junit", type=click.Path(path_type=Path), help="Write JUnit XML to this file.")
+@click.option("--json", "json_output", is_flag=True, help="Print the results as JSON instead.")
+@click.option("--verbose", "-v", is_flag=True, help="Say more of what failed (standard error).")
+@click.option(
+    "--project",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="The folder of the project. [default: the one around each file]",
+)
+def test(
+    files: tuple[str, ...],
+    component_tests: bool,
+    junit: Path | None,
+    json_output: bool,
+    verbose: bool,
+    project: Path | None,
+) -> int:
+    """Run suites of tests in the format of fbp-spec.
+
+    Without FILE: those in the folder `spec` of the project. The project's Python components are
+    run in this process, over queues in memory.
+
+    Exit status: 0 if all passed, 2 if some failed, 1 if some could not be set up.
+    """
+    named = files
+    if not named and not component_tests:
+        folder = (project or find_root(Path.cwd())) / "spec"
+        if not folder.is_dir():
+            raise click.UsageError(f"name suites to run; there is no folder {folder}")
+        named = (str(folder),)
+    suites = load_suites(*named)
+    if not verbose:
+        # What components log is part of a failure's detail, and no output of this command.
+        logging.getLogger("msgflo").addHandler(logging.NullHandler())
+    report = _Report(sys.stdout, quiet=json_output, verbose=verbose)
+    with contextlib.redirect_stdout(sys.stderr):  # what components print
+        results = asyncio.run(_in_process(suites, project, component_tests, report))
+    if json_output:
+        click.echo(msgspec.json.format(msgspec.json.encode(as_json(results)), indent=2))
+    if junit is not None:
+        try:
+            write_atomically(junit, junit_xml(results).encode())
+        except OSError as error:
+            raise SpecError(f"cannot write {junit}: {error.strerror or error}") from None
+    for problem in dict.fromkeys(result.problem for result in results if result.problem):
+        click.echo(f"msgflo: {problem}", err=True)
+    click.echo(summary(results), err=True)
+    return exit_status(results)
+
+
+class _Report:
+    """Writes what became of each case when it is done."""
+
+    def __init__(self, out: TextIO, *, quiet: bool, verbose: bool) -> None:
+        self._out = out
+        self._quiet = quiet
+        self._verbose = verbose
+
+    def __call__(self, suite: SuiteResult, case: CaseResult) -> None:
+        if not self._quiet:
+            click.echo(as_text(suite, case), file=self._out)
+        if self._verbose and case.detail:
+            click.echo(case.detail, err=True)
+
+
+async def _in_process(
+    suites: list[Suite], project: Path | None, component_tests: bool, report: Any
+) -> list[SuiteResult]:
+    def root_of(suite: Suite) -> Path:
+        if project is not None or suite.file.startswith(("http://", "https://")):
+            return project or find_root(Path.cwd())
+        return find_root(Path(suite.file))
+
+    results = []
+    if component_tests:
+        results += await _on(InProcess(project or find_root(Path.cwd())), [], True, report)
+    for root, its in groupby(suites, root_of):
+        results += await _on(InProcess(root), list(its), False, report)
+    return results
+
+
+async def _on(
+    runtime: Runtime, suites: list[Suite], component_tests: bool, report: Any
+) -> list[SuiteResult]:
+    try:
+        if component_tests:
+            suites = [*suites, *await runtime.component_suites()]
+        return await run_suites(runtime, suites, report)
+    finally:
+        await runtime.close()
