@@ -212,7 +212,10 @@ class Participant:
                     function=self._handler(port["id"]),
                     form=Form.PLAIN,
                     inport=Inport(
-                        port["id"], _payload(port), _queue(port), port.get("description") or ""
+                        port["id"],
+                        Payload(bytes, str(port["type"]), port.get("schema"), _as_it_came),
+                        _queue(port),
+                        port.get("description") or "",
                     ),
                     message="buffer",
                     context="context",
@@ -231,7 +234,12 @@ class Participant:
             icon=str(definition["icon"] or "file-word-o"),
             entries=entries,
             outports=tuple(
-                Outport(port["id"], _payload(port), _queue(port), port.get("description") or "")
+                Outport(
+                    port["id"],
+                    Payload(Any, str(port["type"]), port.get("schema"), plain),
+                    _queue(port),
+                    port.get("description") or "",
+                )
                 for port in definition["outports"]
             ),
             attach=self._attach,
@@ -297,5 +305,5 @@ def _queue(port: Mapping[str, Any]) -> str:
     return queue
 
 
-def _payload(port: Mapping[str, Any]) -> Payload:
-    return Payload(bytes, str(port["type"]), port.get("schema"), lambda body, _headers: body)
+def _as_it_came(body: bytes, _headers: Mapping[str, str]) -> bytes:
+    return body
