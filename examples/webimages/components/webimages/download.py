@@ -76,9 +76,16 @@ class VettedTransport(httpx.AsyncBaseTransport):
         host = request.url.host
         port = request.url.port or (443 if request.url.scheme == "https" else 80)
         address = await self._vetted(host, port)
-        request.extensions = {**request.extensions, "sni_hostname": host}
-        request.url = request.url.copy_with(host=address)
-        return await self._inner.handle_async_request(request)
+        # A request of its own: the client goes on from the one it has, which must keep the name, or
+        # a relative redirect would lead to an address without one.
+        there = httpx.Request(
+            request.method,
+            request.url.copy_with(host=address),
+            headers=request.headers,
+            stream=request.stream,
+            extensions={**request.extensions, "sni_hostname": host},
+        )
+        return await self._inner.handle_async_request(there)
 
     async def _vetted(self, host: str, port: int) -> str:
         try:
