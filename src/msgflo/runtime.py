@@ -119,6 +119,7 @@ class Runtime:
         grace: seconds that processes have to end by themselves when they are stopped.
         output: called with each line that a process prints: role, instance, stream, line.
         told: called with what people would want to hear.
+        strict: whether connections are refused whose types can never match; else that is told.
 
     Raises:
         ConfigurationError: a role is named that the graph does not have.
@@ -139,8 +140,10 @@ class Runtime:
         grace: float = 10.0,
         output: Callable[[str, int, str, str], None] = lambda *_: None,
         told: Callable[[Event], None] = lambda _: None,
+        strict: bool = False,
     ) -> None:
         self.graph = graph
+        self._strict = strict
         self.root = root
         self.library = library if library is not None else Library.load(root)
         self._url = broker
@@ -241,6 +244,7 @@ class Runtime:
                 memory=folder / f"network-{_slug(self.graph.name or 'main')}.json",
                 assumed=self._assumed(),
                 told=self._heard,
+                strict=self._strict,
             )
             await self._coordinator.start()
             await self._until_wired()
