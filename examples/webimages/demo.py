@@ -199,7 +199,8 @@ async def _job(
     if again > saved:
         screen.say(f"\n{LATE} is there by now. Put back, it was completed.")
     screen.say(f"\nResults:   {again} files in {folder}")
-    screen.say(f"To look:   {page}")
+    if not options.once:
+        screen.say(f"To look:   {page}")
     if not wrong:
         counts = job["counts"]
         screen.say(

@@ -1,6 +1,7 @@
 """The demo, as its users run it: real processes, a real broker, real and broken images."""
 
 import re
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -29,11 +30,17 @@ def states(folder: Path) -> dict[str, int]:
         database.close()
 
 
-def test_once_accounts_for_every_image_and_ends(demo: str, tmp_path: Path) -> None:
-    with Running(f"{demo} --once", tmp_path) as running:
-        assert running.end() == 0, "\n".join(running.lines)
-        printed = "\n".join(running.lines)
+def test_once_accounts_for_every_image_and_ends(
+    demo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as somebody:
+        taken = somebody.getsockname()[1]
+        monkeypatch.setenv("WEBIMAGES_PORT", str(taken))
+        with Running(f"{demo} --once --verbose", tmp_path) as running:
+            assert running.end() == 0, "\n".join(running.lines)
+            printed = "\n".join(running.lines)
 
+    assert f"port {taken} is in use by something else; taking a free one" in printed
     assert states(tmp_path) == {"completed": 39, "failed": 11}
     assert "50 images in" in printed
     assert "a second" in printed

@@ -10,40 +10,43 @@ from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from msgflo.project import load_graph
 from msgflo.runtime import Runtime
 from running import copied
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")]
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def network(
-    tmp_path: Path, postgres, monkeypatch: pytest.MonkeyPatch
+    tmp_path_factory: pytest.TempPathFactory, postgres
 ) -> AsyncIterator[tuple[Runtime, list[httpx.AsyncClient]]]:
-    """Two instances of web and of resize; and a client of each web."""
+    """Two instances of web and of resize, and a client of each web; for all tests of this file."""
+    tmp_path = tmp_path_factory.mktemp("webimages")
     folder = copied("webimages", tmp_path)
-    monkeypatch.setenv("WEBIMAGES_DATABASE", postgres.url)
-    monkeypatch.setenv("WEBIMAGES_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("WEBIMAGES_PORT", "0")
-    monkeypatch.delenv("WEBIMAGES_ALLOW", raising=False)
-    runtime = Runtime(
-        load_graph(folder / "webimages.fbp"), root=folder, scale={"web": 2, "resize": 2}
-    )
-    async with runtime:
-        await runtime.until_complete(60)
-        clients = [
-            httpx.AsyncClient(
-                base_url=(tmp_path / "data" / f"web-{number}.url").read_text().strip(),
-                trust_env=False,
-                timeout=60,
-            )
-            for number in (1, 2)
-        ]
-        yield runtime, clients
-        for client in clients:
-            await client.aclose()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("WEBIMAGES_DATABASE", postgres.url)
+        environment.setenv("WEBIMAGES_DATA", str(tmp_path / "data"))
+        environment.setenv("WEBIMAGES_PORT", "0")
+        environment.delenv("WEBIMAGES_ALLOW", raising=False)
+        runtime = Runtime(
+            load_graph(folder / "webimages.fbp"), root=folder, scale={"web": 2, "resize": 2}
+        )
+        async with runtime:
+            await runtime.until_complete(60)
+            clients = [
+                httpx.AsyncClient(
+                    base_url=(tmp_path / "data" / f"web-{number}.url").read_text().strip(),
+                    trust_env=False,
+                    timeout=60,
+                )
+                for number in (1, 2)
+            ]
+            yield runtime, clients
+            for client in clients:
+                await client.aclose()
 
 
 async def finished(web: httpx.AsyncClient, job: str, seen: list[dict[str, Any]]) -> dict[str, Any]:
@@ -93,7 +96,7 @@ async def test_uploads_are_worked_on_and_every_front_end_hears_of_it(network, ph
     assert state["counts"]["failed"] == 1
 
 
-async def test_addresses_that_are_not_public_are_not_fetched_from(network, postgres) -> None:
+async def test_addresses_that_are_not_public_are_not_fetched_from(network) -> None:
     _, (web, _) = network
     inside = [str(web.base_url), "http://169.254.169.254/", "http://[::1]/", "http://10.0.0.1/"]
 
@@ -107,6 +110,7 @@ async def test_addresses_that_are_not_public_are_not_fetched_from(network, postg
         assert "not allowed" in image["failure"]["reason"]
 
 
+# The last of this file: the front end that comes back has another address.
 async def test_a_front_end_that_is_killed_amid_a_job_loses_none_of_it(
     network, photos: Path
 ) -> None:
