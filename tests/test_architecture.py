@@ -46,7 +46,8 @@ GROUPS = {
     "spec": ["spec"],
     "components": ["components"],
     "ui": ["ui"],
-    "runtime": ["runtime"],
+    "runtime": ["runtime", "live"],
+    "steering": ["steering"],
     "cli": ["cli", "__main__"],
     "msgflo": [""],
 }
@@ -74,8 +75,10 @@ MAY_IMPORT = {
     "ui": "errors flow protocol",
     "runtime": "errors flow contract trace deadletters project processes broker coordinator "
     "protocol serving ui",
+    "steering": "errors flow contract trace deadletters project processes coordinator protocol "
+    "serving runtime",
     "cli": "errors flow contract trace deadletters project processes broker coordinator protocol "
-    "serving ui runtime participant conformance spec testing",
+    "serving ui runtime steering participant conformance spec testing",
     "msgflo": "errors flow contract participant testing",
 }
 
@@ -84,7 +87,6 @@ LIBRARIES = {
     "nats": "transport.nats_link",
     "pika": "transport.amqp",
     "paho": "transport.mqtt",
-    "pytest": "spec.pytest_plugin",
     "ruamel": "flow.yamltext",
     "uvloop": "participant",
     "click": "cli",

@@ -7,9 +7,11 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from msgflo.cli.serving import serve, serving_options
 from msgflo.coordinator.network import Event, Life
 from msgflo.errors import ConfigurationError, MsgFloError
 from msgflo.flow.graph import Graph
@@ -18,6 +20,9 @@ from msgflo.project import STATE, find_root, load_graph
 from msgflo.runtime import RoleView, Runtime, RuntimeStatus
 from msgflo.transport.contract import QueueStats
 
+if TYPE_CHECKING:
+    from msgflo.steering.service import Service
+
 __all__ = ["run"]
 
 SETTLED = 3.0
@@ -25,7 +30,7 @@ SETTLED = 3.0
 
 
 @click.command()
-@click.argument("file", metavar="GRAPH", type=click.Path(path_type=Path))
+@click.argument("file", metavar="[GRAPH]", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--broker",
     envvar="MSGFLO_BROKER",
@@ -61,14 +66,10 @@ SETTLED = 3.0
     metavar="SECONDS",
     help="Print a line of rates, waiting and dead messages this often (SIGUSR1: once).",
 )
-@click.option(
-    "--strict",
-    is_flag=True,
-    help="Refuse connections whose types can never match, instead of warning of them.",
-)
 @click.option("--quiet", "-q", is_flag=True, help="Do not show what the participants print.")
+@serving_options
 def run(
-    file: Path,
+    file: Path | None,
     broker: str | None,
     scale: tuple[str, ...],
     only: tuple[str, ...],
@@ -77,16 +78,19 @@ def run(
     grace: float,
     project: Path | None,
     summary: float | None,
-    strict: bool,
     quiet: bool,
+    **serving: Any,
 ) -> int:
     """Run GRAPH (.fbp or .json): start its participants and connect them, until Ctrl-C.
 
     Shows the roles with their instances, what is pending and why, then what the participants
     print. Roles that are not started here are connected when they announce themselves.
+
+    Other programs can look at the network and change it while it runs, by the FBP protocol at the
+    address that is shown. Without GRAPH the network is empty at first.
     """
-    graph = load_graph(file)
-    root = project or find_root(file)
+    graph = load_graph(file) if file is not None else Graph("main")
+    root = project or find_root(file or Path.cwd())
     screen = _Screen(quiet)
     runtime = Runtime(
         graph,
@@ -99,9 +103,9 @@ def run(
         grace=grace,
         output=screen.output,
         told=screen.told,
-        strict=strict,
     )
-    return asyncio.run(_run(runtime, screen, file, summary))
+    service = serve(runtime, file, tell=screen.say, **serving)
+    return asyncio.run(_run(runtime, service, screen, file, summary))
 
 
 def _names(given: Iterable[str]) -> list[str]:
@@ -118,13 +122,19 @@ def _scale(given: Iterable[str]) -> dict[str, int]:
     return scale
 
 
-async def _run(runtime: Runtime, screen: "_Screen", file: Path, summary: float | None) -> int:
+async def _run(
+    runtime: Runtime,
+    service: "Service | None",
+    screen: "_Screen",
+    file: Path | None,
+    summary: float | None,
+) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     began = time.monotonic()
-    starting = asyncio.create_task(_start(runtime, screen, file))
+    starting = asyncio.create_task(_start(runtime, service, screen, file))
     stopping = asyncio.create_task(stop.wait())
     tasks: list[asyncio.Task[None]] = []
     try:
@@ -147,16 +157,27 @@ async def _run(runtime: Runtime, screen: "_Screen", file: Path, summary: float |
         for task in (starting, stopping, *tasks):
             task.cancel()
         await asyncio.gather(starting, stopping, *tasks, return_exceptions=True)
+        if service is not None:
+            await service.close()
         await runtime.close()
     return 0
 
 
-async def _start(runtime: Runtime, screen: "_Screen", file: Path) -> None:
+async def _start(
+    runtime: Runtime, service: "Service | None", screen: "_Screen", file: Path | None
+) -> None:
     for problem in runtime.library.problems:
         screen.say(f"problem: {problem}")
+    if service is not None:
+        # First of all, so that tools which start us need not wait for the rest.
+        await service.start()
+        screen.say(f"FBP protocol at {service.address}")
+        screen.say(f"open in noflo-ui: {service.live_url()}")
     await runtime.start()
+    if service is not None:
+        service.runtime_started()
     where = f"embedded, keeps its messages in {_near(runtime.root / STATE)}"
-    screen.say(f"{_near(file)}: {_counted(runtime.graph)}")
+    screen.say(f"{_near(file) if file else 'no graph file'}: {_counted(runtime.graph)}")
     screen.say(f"broker {runtime.address}" + (f" ({where})" if runtime.embedded else ""))
 
 
@@ -277,7 +298,7 @@ class _Screen:
     def told(self, event: Event) -> None:
         self.changes += 1
         self._notifying = asyncio.get_running_loop().create_task(self._notify())
-        if event.kind in {"lost", "failed", "wrong", "unfit", "broker", "changed"}:
+        if event.kind in {"lost", "failed", "wrong", "broker", "changed"}:
             self.say(event.text)
 
     async def _notify(self) -> None:

@@ -20,11 +20,10 @@ from typing import assert_never
 import msgspec
 
 from msgflo.coordinator.initials import Given, Initials, SendInitial
-from msgflo.coordinator.participants import Event, Life, Participants
+from msgflo.coordinator.participants import Event, Life, Participant, Participants
 from msgflo.flow.binding import Binding, Kind, diff
 from msgflo.flow.discovery import Announcement, Definition, Goodbye
 from msgflo.flow.graph import Edge, Graph
-from msgflo.flow.matching import mismatches, without
 from msgflo.flow.wiring import Wiring, is_virtual, wire
 
 __all__ = [
@@ -211,7 +210,6 @@ class Network:
         memory: what an earlier coordinator of this network left.
         assumed: what roles are taken to be until somebody announces them, so that a network can
             be wired before its processes start and the first message finds its way.
-        strict: whether connections are refused whose types can never match; else that is told.
 
     Attributes:
         graph: what is wanted.
@@ -223,13 +221,10 @@ class Network:
         graph: Graph,
         memory: Memory | None = None,
         assumed: Mapping[str, Definition] = MappingProxyType({}),
-        *,
-        strict: bool = False,
     ) -> None:
         memory = memory or Memory()
         self.graph = graph
         self._assumed = assumed
-        self._strict = strict
         self.changes = 0
         self._participants = Participants(memory.definitions)
         self._participants.wanted = graph.nodes
@@ -241,7 +236,6 @@ class Network:
         self._wiring: Wiring | None = None
         self._wired: dict[str, Definition] = {}  # what the wiring was made from
         self._told_wrong: set[tuple[str, str]] = set()
-        self._told_unfit: set[str] = set()
 
     @property
     def events(self) -> list[Event]:
@@ -434,6 +428,10 @@ class Network:
         """Return what a role last announced, or was remembered or assumed to be."""
         return self._participants.definitions.get(role) or self._assumed.get(role)
 
+    def participants(self, role: str) -> list[ParticipantStatus]:
+        """Return the participants of a role that are shown."""
+        return [_status_of(participant) for participant in self._participants.of(role)]
+
     def _known(self) -> dict[str, Definition]:
         return {**self._assumed, **self._participants.definitions}
 
@@ -442,11 +440,6 @@ class Network:
         if self._wiring is None:
             self._wired = self._known()
             self._wiring = wire(self.graph, self._wired)
-            unfit = mismatches(self._wiring, self._wired)
-            if self._strict:
-                self._wiring = without(self._wiring, unfit)
-            else:
-                self._tell_unfit(unfit.values())
             self._initials.want(self._wiring)
             self._tell_wrong(self._wiring)
         return self._wiring
@@ -464,13 +457,8 @@ class Network:
     def _roles(self) -> Iterable[RoleStatus]:
         by_role: dict[str, list[ParticipantStatus]] = {}
         for participant in self._participants:
-            by_role.setdefault(participant.announcement.definition.role, []).append(
-                ParticipantStatus(
-                    participant.announcement,
-                    Life.LOST if participant.lost else Life.LIVE,
-                    participant.heard,
-                )
-            )
+            role = participant.announcement.definition.role
+            by_role.setdefault(role, []).append(_status_of(participant))
         for node in self.graph.nodes.values():
             participants = by_role.pop(node.id, [])
             life = Life.VIRTUAL if is_virtual(node.component) else _life(participants)
@@ -594,12 +582,6 @@ class Network:
     def _tell(self, kind: str, role: str, text: str) -> None:
         self.events.append(Event(kind, role, text))
 
-    def _tell_unfit(self, texts: Iterable[str]) -> None:
-        unfit = set(texts)
-        for text in sorted(unfit - self._told_unfit):
-            self._tell("unfit", "", text)
-        self._told_unfit = unfit
-
     def _tell_wrong(self, wiring: Wiring) -> None:
         wrong = {
             (edge.edge.tgt.node, f"{_edge_name(edge.edge)}: {edge.reason}")
@@ -613,6 +595,11 @@ class Network:
         for role, text in sorted(wrong - self._told_wrong):
             self._tell("wrong", role, text)
         self._told_wrong = wrong
+
+
+def _status_of(participant: Participant) -> ParticipantStatus:
+    life = Life.LOST if participant.lost else Life.LIVE
+    return ParticipantStatus(participant.announcement, life, participant.heard)
 
 
 def _life(participants: Iterable[ParticipantStatus]) -> Life:

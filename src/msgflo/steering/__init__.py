@@ -1,0 +1,1 @@
+"""Between the clients of a runtime and what runs: what they want is carried out here."""

@@ -1,0 +1,196 @@
+"""A runtime that others can look at and steer: the server, its desk, and the graph's file."""
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+
+from msgflo.errors import ConfigurationError, MsgFloError
+from msgflo.flow.graph import Graph
+from msgflo.protocol.access import Access, Level
+from msgflo.protocol.server import DEFAULT_PORT, Routes, Server, live_url
+from msgflo.protocol.workspace import Sheet
+from msgflo.runtime import Runtime
+from msgflo.steering.desk import RuntimeDesk, identity_of
+from msgflo.steering.files import GraphFile
+
+__all__ = ["Service", "graph_name", "read_secrets"]
+
+PORTS_TRIED = 50
+"""So many ports behind the usual one are tried, if nobody has asked for a port."""
+
+
+def read_secrets(
+    file: Path | None, environment: Mapping[str, str], given: str = ""
+) -> dict[str, Level]:
+    """Return the secrets of a runtime, and what each opens.
+
+    ``MSGFLO_SECRET`` opens all; ``MSGFLO_SECRET_REWIRE`` all but code; ``MSGFLO_SECRET_READ``
+    looking. A file has one on each line, behind its level: ``read abc``, ``rewire def``, ``code
+    ghi``; or one alone, which opens all. A line that begins with ``#`` is a comment.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or a line is none of these.
+    """
+    secrets: dict[str, Level] = {given: Level.CODE} if given else {}
+    for name, level in (
+        ("MSGFLO_SECRET", Level.CODE),
+        ("MSGFLO_SECRET_REWIRE", Level.REWIRE),
+        ("MSGFLO_SECRET_READ", Level.READ),
+    ):
+        if environment.get(name):
+            secrets.setdefault(environment[name], level)
+    if file is None:
+        return secrets
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"cannot read the secrets in {file}: {error}") from None
+    for number, line in enumerate(lines, 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        named = words[0].upper() if len(words) == 2 else "CODE"
+        if len(words) > 2 or named not in ("READ", "REWIRE", "CODE"):
+            raise ConfigurationError(
+                f"{file}:{number}: expected a level (read, rewire, code) and a secret, or a secret"
+            )
+        secrets[words[-1]] = Level[named]
+    return secrets
+
+
+def graph_name(graph: Graph, file: Path | None) -> str:
+    """Return the id by which clients know the main graph: a text without a slash."""
+    name = graph.name or (file.stem if file is not None else "")
+    return re.sub(r"[/\s]+", "-", name).strip("-") or "main"
+
+
+class Service:
+    """Serves a runtime to its clients, from before it starts until after it stops.
+
+    ::
+
+        service = Service(runtime)
+        await service.start()       # it listens; clients can connect
+        await runtime.start()
+        service.runtime_started()
+        ...
+        await service.close()
+        await runtime.close()
+
+    Args:
+        runtime: not started.
+        file: the graph's file, which clients save it into; ``None``: ``main.json`` in the
+            project's folder.
+        auto_save: save the graph after each edit.
+        secrets: what each secret opens; none: everybody may do everything.
+        host, port: where to listen. A port of ``None``: the usual one, or the next that is free.
+        origins: web pages that may connect beside those from this machine.
+        runtime_id: the runtime's id; ``""``: that of earlier runs in the same folder.
+        ide: where noflo-ui is served.
+        routes: further HTTP routes.
+        tell: called with what people in front of the terminal should hear.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        *,
+        file: Path | None = None,
+        auto_save: bool = False,
+        secrets: Mapping[str, Level] | None = None,
+        host: str = "127.0.0.1",
+        port: int | None = None,
+        origins: Collection[str] = (),
+        runtime_id: str = "",
+        ide: str = "",
+        routes: Routes = (),
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._tell = tell
+        self._ide = ide
+        self._secrets = dict(secrets or {})
+        self.desk = RuntimeDesk(
+            runtime,
+            graph_name(runtime.graph, file),
+            identity_of(runtime.root, runtime_id),
+            label=f"{runtime.root.absolute().name} (MsgFlo)",
+            persist=self._persist,
+            edited=self._edited,
+        )
+        self.workspace = self.desk.workspace
+        self.file = GraphFile(
+            lambda: self.workspace.main.graph,
+            file if file is not None else runtime.root / "main.json",
+            runtime.root,
+            auto=auto_save,
+            changed=self._file_changed,
+            tell=self._complain,
+        )
+        self.server = Server(
+            self.workspace,
+            Access(secrets),
+            host=host,
+            port=DEFAULT_PORT if port is None else port,
+            others=PORTS_TRIED if port is None else 0,
+            origins=origins,
+            ide=ide,
+            routes=routes,
+        )
+
+    @property
+    def address(self) -> str:
+        """Where it listens, as a WebSocket URL."""
+        host = f"[{self.server.host}]" if ":" in self.server.host else self.server.host
+        return f"ws://{host}:{self.server.port}"
+
+    def live_url(self, *, secret: bool = True) -> str:
+        """Return the address at which noflo-ui opens it.
+
+        Args:
+            secret: put the secret into it that opens most, if there is one.
+        """
+        best = max(self._secrets.items(), key=lambda item: item[1], default=("", Level.NONE))[0]
+        return live_url(
+            self.server.host,
+            self.server.port,
+            self.desk.identity.id,
+            best if secret else "",
+            self._ide,
+        )
+
+    async def start(self) -> None:
+        """Listen. What clients do before the runtime has started is carried out then.
+
+        Raises:
+            ConfigurationError: it cannot listen there.
+        """
+        self.desk.begin()
+        self.file.start()
+        await self.server.start()
+
+    def runtime_started(self) -> None:
+        """Tell that the runtime has started."""
+        self.desk.runtime_started()
+
+    async def close(self) -> None:
+        """Cut off all clients, and save what is to be saved. Idempotent."""
+        await self.server.close()
+        await self.file.close()
+        await self.desk.close()
+
+    def _persist(self) -> None:
+        self.file.save()
+
+    def _edited(self, sheet: Sheet) -> None:
+        if sheet.main:
+            self.file.edited()
+
+    def _file_changed(self, graph: Graph) -> None:
+        try:
+            self.workspace.replace(self.workspace.main, graph)
+        except MsgFloError as error:
+            self._complain(f"{self.file.path} was changed, and cannot be used: {error}")
+
+    def _complain(self, text: str) -> None:
+        self._tell(text)
+        self.workspace.tell("network", "output", {"message": text[:2000], "type": "message"})
