@@ -343,6 +343,36 @@ async def test_the_last_setting_may_come_while_the_connection_is_away(network):
     assert client.refused
 
 
+class SlowClient(direct.Client):
+    """A connection on which taking messages takes its time."""
+
+    def __init__(self, url):
+        super().__init__(url)
+        self.asked, self.allowed = asyncio.Event(), asyncio.Event()
+
+    async def consume(self, inlet, prefetch, deliver):
+        if inlet.queue == "r.IN":
+            self.asked.set()
+            await self.allowed.wait()
+        await super().consume(inlet, prefetch, deliver)
+
+
+async def test_a_stop_in_the_middle_of_beginning_leaves_nothing_begun(network):
+    client = await network.client(SlowClient)
+    engine = await network.start(scaled, client=client)
+    await network.put(1)
+    await network.put(2, "r.FACTOR")
+    await client.asked.wait()
+    stopping = asyncio.ensure_future(engine.stop(10.0))
+    await turns(10)
+    client.allowed.set()
+    await stopping
+    await turns(10)
+    stats = {it.queue: it for it in await network.broker.queues(["r.IN"])}
+    assert stats["r.IN"].consumers == 0
+    assert stats["r.IN"].waiting == 1
+
+
 # Initial packets.
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 import msgflo
-from msgflo import Context
+from msgflo import Context, lanes
 from msgflo.declaration import Component, inport
 from networks import turns, until
 
@@ -361,6 +361,27 @@ async def test_what_is_not_acknowledged_comes_again_when_the_participant_stops(n
     await network.start(forgets)
     await until(lambda: len(seen) == 2)
     assert seen == [(1, 1), (1, 1)], "it was handed back: that is no attempt"
+
+
+async def test_a_message_that_nobody_seems_to_acknowledge_is_told_once(
+    network, caplog, monkeypatch
+):
+    monkeypatch.setattr(lanes, "ACK_PATIENCE", 0.01)
+    contexts = []
+
+    @msgflo.component(ack="manual", prefetch=2)
+    async def forgets(x: int, ctx: Context):
+        contexts.append(ctx)
+
+    await network.start(forgets)
+    await network.put(1, message_id="a")
+    await network.put(2, message_id="b")
+    await until(lambda: "in: message a was neither acked nor nacked" in caplog.text)
+    contexts[0].ack()
+    await network.put(3, message_id="c")
+    await until(lambda: len(contexts) == 3)
+    await asyncio.sleep(0.02)  # longer than its patience
+    assert caplog.text.count("neither acked nor nacked") == 1
 
 
 async def test_a_handler_that_raises_before_it_acknowledges_has_failed(network):

@@ -250,6 +250,11 @@ async def test_a_lost_connection_is_told_and_when_it_is_back_they_announce_thems
     await served.end()
 
 
+async def test_run_in_an_event_loop_says_what_to_call_instead():
+    with pytest.raises(ConfigurationError, match=r"an event loop runs; expected await msgflo\.ser"):
+        run(double, "direct://x")
+
+
 # In a thread: the classic run() with done_cb.
 
 

@@ -648,7 +648,8 @@ class Engine:
             for handling in lane.untaken():
                 self._hand_back(lane, handling)
         with suppress(TransportError, TimeoutError):
-            async with asyncio.timeout_at(max(deadline, loop.time() + 0.1)):
+            # Whoever has begun to take messages does so to the end, and then it is all undone.
+            async with asyncio.timeout_at(max(deadline, loop.time() + 0.1)), self._pausing:
                 for inlet in self._inlets.values():
                     await self._client.pause(inlet)
         finished = await self._finish(deadline)

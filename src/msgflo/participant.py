@@ -410,6 +410,7 @@ def run(
         running = Running(done_cb)
         running._begin(serving)
         return running
+    _not_in_a_loop()
     held = configure()
     try:
         return _in_loop(_until_signalled(serving, url, held.let_go if held else None))
@@ -515,6 +516,14 @@ def _not_while_loading() -> None:
     if path:
         raise ConfigurationError(
             f"{path} runs itself when it is imported; put that under if __name__ == '__main__':"
+        )
+
+
+def _not_in_a_loop() -> None:
+    with suppress(RuntimeError):
+        asyncio.get_running_loop()
+        raise ConfigurationError(
+            "msgflo.run() was called where an event loop runs; expected await msgflo.serve(...)"
         )
 
 
