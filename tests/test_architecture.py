@@ -87,6 +87,7 @@ LIBRARIES = {
     "nats": "transport.nats_link",
     "pika": "transport.amqp",
     "paho": "transport.mqtt",
+    "pytest": "spec.pytest_plugin",
     "ruamel": "flow.yamltext",
     "uvloop": "participant",
     "click": "cli",

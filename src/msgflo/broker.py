@@ -54,6 +54,10 @@ _CHECK_EVERY = 2.0
 _CHECKS = 5
 """A server that did not answer so many checks in a row hangs, and is started again."""
 
+_LOOKING = 0.5
+"""Seconds that a lock may be held by somebody who says nothing in it: who only looks whether a run
+has it holds it for an instant."""
+
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 
 
@@ -164,7 +168,7 @@ class EmbeddedBroker:
                 or the server ended or did not answer in time; says why.
         """
         program = _program()
-        self._take_lock()
+        await self._take_lock()
         try:
             try:
                 (self._home / "store").mkdir(parents=True, exist_ok=True)
@@ -195,17 +199,20 @@ class EmbeddedBroker:
 
     # One run at a time.
 
-    def _take_lock(self) -> None:
+    async def _take_lock(self) -> None:
         path = self._folder / "run.lock"
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise BrokerError(f"cannot write {path}: {error.strerror}") from None
         lock = os.fdopen(descriptor, "r+")
-        if not _locked(lock):
+        deadline = time.monotonic() + _LOOKING
+        while not _locked(lock):
             run = _read_run(lock)
-            lock.close()
-            raise _already(self._folder, run)
+            if run is not None or time.monotonic() > deadline:
+                lock.close()
+                raise _already(self._folder, run)
+            await asyncio.sleep(0.01)
         lock.truncate(0)
         self._lock = lock
 

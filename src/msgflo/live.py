@@ -118,6 +118,7 @@ class LiveNetwork:
         only: start only these roles; ``None``: all.
         ignore: do not start these roles.
         restart: which processes are started again when they end.
+        strict: refuse connections of ports whose types can never match, instead of warning.
         paused: its participants take no messages before it is resumed; ``None``: as it was when
             the coordinator was there last.
     """
@@ -137,6 +138,7 @@ class LiveNetwork:
         only: frozenset[str] | None = None,
         ignore: frozenset[str] = frozenset(),
         restart: str = "on-failure",
+        strict: bool = False,
         paused: bool | None = None,
     ) -> None:
         self.scope = scope
@@ -158,7 +160,12 @@ class LiveNetwork:
         self._take_roles()
         self._assume()
         self.coordinator = Coordinator(
-            broker, self.graph, memory=memory, assumed=self._assumed, told=self._heard
+            broker,
+            self.graph,
+            memory=memory,
+            assumed=self._assumed,
+            told=self._heard,
+            strict=strict,
         )
         if paused is not None:
             self.coordinator.network.pause(paused)

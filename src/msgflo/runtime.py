@@ -51,6 +51,7 @@ class Runtime:
         grace: seconds that processes have to end by themselves when they are stopped.
         output: called with each line that a process prints: role, instance, stream, line.
         told: called with what people would want to hear.
+        strict: whether connections are refused whose types can never match; else that is told.
 
     Raises:
         ConfigurationError: a role is named that the graph does not have.
@@ -71,8 +72,10 @@ class Runtime:
         grace: float = 10.0,
         output: Callable[[str, int, str, str], None] = lambda *_: None,
         told: Callable[[Event], None] = lambda _: None,
+        strict: bool = False,
     ) -> None:
         self.graph = graph
+        self._strict = strict
         self.root = root
         self.library = library if library is not None else Library.load(root)
         self._url = broker
@@ -179,6 +182,7 @@ class Runtime:
                 only=self._only,
                 ignore=self._ignore,
                 restart=self._restart,
+                strict=self._strict,
             )
             await self._main.start()
         except BaseException:
@@ -237,6 +241,7 @@ class Runtime:
             memory=state_folder(self.root) / f"network-{_slug(name)}.graph.json",
             scope=f"{name}/",
             restart=self._restart,
+            strict=self._strict,
             paused=True,
         )
         self._others[name] = network

@@ -902,3 +902,39 @@ Life_of_a_network.TestCase.settings = settings(
     max_examples=120, stateful_step_count=40, deadline=None
 )
 TestLifeOfANetwork = Life_of_a_network.TestCase
+
+
+def typed(role: str, *, takes: str = "any", sends: str = "any") -> Announcement:
+    definition = Definition(
+        f"{role}-1",
+        role,
+        "some/Thing",
+        inports=(Port("in", takes, f"{role}.IN"),),
+        outports=(Port("out", sends, f"{role}.OUT"),),
+    )
+    return Announcement(definition, instance=1, places=True)
+
+
+def test_a_connection_whose_types_can_never_match_is_made_and_told_once():
+    network = Network(drawn(["a OUT -> IN b"]))
+    network.found([])
+    network.heard(typed("a", sends="string"), 0.0)
+    orders = network.heard(typed("b", takes="int"), 0.0)
+    assert Bind(Binding(Kind.PUBSUB, "a.OUT", "b.IN")) in orders
+    network.heard(typed("b", takes="int"), 1.0)
+    told = [event.text for event in network.events if event.kind == "unfit"]
+    assert told == ["a OUT -> IN b: $: string is sent, number is taken, so that no message can fit"]
+
+
+def test_a_strict_network_refuses_it_until_a_component_has_changed():
+    network = Network(drawn(["a OUT -> IN b"]), strict=True)
+    network.found([])
+    network.heard(typed("a", sends="string"), 0.0)
+    orders = network.heard(typed("b", takes="int"), 0.0)
+    assert not any(isinstance(order, Bind) for order in orders)
+    (edge,) = network.status().edges
+    assert edge.wrong
+    assert "string is sent, number is taken" in edge.reason
+    assert [event.kind for event in network.events if event.kind in ("wrong", "unfit")] == ["wrong"]
+    orders = network.heard(typed("b", takes="string"), 1.0)
+    assert Bind(Binding(Kind.PUBSUB, "a.OUT", "b.IN")) in orders

@@ -22,6 +22,7 @@ _COMMANDS = {
     "send": ("msgflo.cli.messages", "Send a message to an inport."),
     "tail": ("msgflo.cli.messages", "Watch what passes a port."),
     "test": ("msgflo.cli.test", "Run suites of tests in the format of fbp-spec."),
+    "trace": ("msgflo.cli.trace", "Record, show and replay packets; the way of a message."),
 }
 
 

@@ -66,6 +66,11 @@ SETTLED = 3.0
     metavar="SECONDS",
     help="Print a line of rates, waiting and dead messages this often (SIGUSR1: once).",
 )
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Refuse connections whose types can never match, instead of warning of them.",
+)
 @click.option("--quiet", "-q", is_flag=True, help="Do not show what the participants print.")
 @serving_options
 def run(
@@ -78,6 +83,7 @@ def run(
     grace: float,
     project: Path | None,
     summary: float | None,
+    strict: bool,
     quiet: bool,
     **serving: Any,
 ) -> int:
@@ -103,6 +109,7 @@ def run(
         grace=grace,
         output=screen.output,
         told=screen.told,
+        strict=strict,
     )
     service = serve(runtime, file, tell=screen.say, **serving)
     return asyncio.run(_run(runtime, service, screen, file, summary))
@@ -298,7 +305,7 @@ class _Screen:
     def told(self, event: Event) -> None:
         self.changes += 1
         self._notifying = asyncio.get_running_loop().create_task(self._notify())
-        if event.kind in {"lost", "failed", "wrong", "broker", "changed"}:
+        if event.kind in {"lost", "failed", "wrong", "unfit", "broker", "changed"}:
             self.say(event.text)
 
     async def _notify(self) -> None:

@@ -7,9 +7,10 @@ arrives while the first has not.
 """
 
 import asyncio
+import contextlib
 import re
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -304,6 +305,22 @@ class Bench:
         """Let a client die. For checks that need ``drop``."""
         assert self.setting.drop is not None
         await self.setting.drop(client)
+
+    @contextlib.asynccontextmanager
+    async def meanwhile(self, work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+        """Do something at the same time, until the end of the block. What it raises is a fault."""
+
+        def done(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self.fault(str(error))
+
+        task = asyncio.create_task(work)
+        task.add_done_callback(done)
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     # Messages.
 

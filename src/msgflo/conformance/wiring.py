@@ -237,12 +237,9 @@ async def rewiring_under_traffic_loses_nothing(bench: Bench) -> None:
         at_old = await bench.take(await bench.client(), bench.inlet(old), 50)
         at_new = await bench.take(await bench.client(), bench.inlet(new), 50)
         sent: list[Sent] = []
-        stop = asyncio.Event()
 
-        async def stream(
-            sent: list[Sent] = sent, stop: asyncio.Event = stop, kind: Kind = kind
-        ) -> None:
-            while not stop.is_set():
+        async def stream(sent: list[Sent] = sent, kind: Kind = kind) -> None:
+            while True:
                 sent.append(bench.send(sender, outport, b"%d" % len(sent)))
                 await bench.until(
                     lambda: sender.unconfirmed < 200,
@@ -250,8 +247,7 @@ async def rewiring_under_traffic_loses_nothing(bench: Bench) -> None:
                 )
                 await asyncio.sleep(0)
 
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(stream())
+        async with bench.meanwhile(stream()):
             await bench.until(lambda: len(at_old.deliveries) > 100, "nothing flows to the old")
             now = await bench.bind(kind, outport, new)
             await bench.unbind(was)
@@ -260,7 +256,6 @@ async def rewiring_under_traffic_loses_nothing(bench: Bench) -> None:
                 lambda: len(sent) > after + 100,
                 "sending does not go on",
             )
-            stop.set()
         await bench.confirmed(sent)
         await bench.drained(old, new)
         got_old, got_new = sorted(map(int, at_old.bodies)), sorted(map(int, at_new.bodies))

@@ -59,6 +59,7 @@ class Coordinator:
         memory: the file that outlives the coordinator; ``None``: nothing does.
         assumed: what roles are taken to be until somebody announces them.
         told: called, from the event loop, with what people would want to hear.
+        strict: whether connections are refused whose types can never match; else that is told.
     """
 
     def __init__(
@@ -69,12 +70,13 @@ class Coordinator:
         memory: Path | None = None,
         assumed: Mapping[str, Definition] = MappingProxyType({}),
         told: Callable[[Event], None] = lambda _: None,
+        strict: bool = False,
     ) -> None:
         self._broker = broker
         self._file = memory
         self._told = told
         self._written = b""
-        self.network = Network(graph, self._remember(), assumed)
+        self.network = Network(graph, self._remember(), assumed, strict=strict)
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticking: asyncio.TimerHandle | None = None
         self._tick_at = float("inf")

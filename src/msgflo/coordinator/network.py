@@ -24,6 +24,7 @@ from msgflo.coordinator.participants import Event, Life, Participant, Participan
 from msgflo.flow.binding import Binding, Kind, diff
 from msgflo.flow.discovery import Announcement, Definition, Goodbye
 from msgflo.flow.graph import Edge, Graph
+from msgflo.flow.matching import mismatches, without
 from msgflo.flow.wiring import Wiring, is_virtual, wire
 
 __all__ = [
@@ -210,6 +211,7 @@ class Network:
         memory: what an earlier coordinator of this network left.
         assumed: what roles are taken to be until somebody announces them, so that a network can
             be wired before its processes start and the first message finds its way.
+        strict: whether connections are refused whose types can never match; else that is told.
 
     Attributes:
         graph: what is wanted.
@@ -221,10 +223,13 @@ class Network:
         graph: Graph,
         memory: Memory | None = None,
         assumed: Mapping[str, Definition] = MappingProxyType({}),
+        *,
+        strict: bool = False,
     ) -> None:
         memory = memory or Memory()
         self.graph = graph
         self._assumed = assumed
+        self._strict = strict
         self.changes = 0
         self._participants = Participants(memory.definitions)
         self._participants.wanted = graph.nodes
@@ -236,6 +241,7 @@ class Network:
         self._wiring: Wiring | None = None
         self._wired: dict[str, Definition] = {}  # what the wiring was made from
         self._told_wrong: set[tuple[str, str]] = set()
+        self._told_unfit: set[str] = set()
 
     @property
     def events(self) -> list[Event]:
@@ -440,6 +446,11 @@ class Network:
         if self._wiring is None:
             self._wired = self._known()
             self._wiring = wire(self.graph, self._wired)
+            unfit = mismatches(self._wiring, self._wired)
+            if self._strict:
+                self._wiring = without(self._wiring, unfit)
+            else:
+                self._tell_unfit(unfit.values())
             self._initials.want(self._wiring)
             self._tell_wrong(self._wiring)
         return self._wiring
@@ -581,6 +592,12 @@ class Network:
 
     def _tell(self, kind: str, role: str, text: str) -> None:
         self.events.append(Event(kind, role, text))
+
+    def _tell_unfit(self, texts: Iterable[str]) -> None:
+        unfit = set(texts)
+        for text in sorted(unfit - self._told_unfit):
+            self._tell("unfit", "", text)
+        self._told_unfit = unfit
 
     def _tell_wrong(self, wiring: Wiring) -> None:
         wrong = {

@@ -59,7 +59,8 @@ class Event:
     Attributes:
         kind: ``live``, ``lost``, ``gone``, ``changed``, ``paused``,
             ``resumed`` (of participants), ``bound``, ``unbound``,
-            ``failed`` (of orders), ``wrong`` (the graph or a component must change).
+            ``failed`` (of orders), ``wrong`` (the graph or a component must change), ``unfit``
+            (of connections: what is sent can never be what is taken).
         role: whom it concerns; ``""`` for bindings.
         text: in words.
         instance: which of the role's participants; ``None``: none in particular, or unknown.

@@ -48,6 +48,9 @@ _WITHDRAW_EVERY = 0.005
 _REMEMBERED = 2000
 """So many settled messages are known by their number, in case their settlement was lost."""
 
+_RECLAIMED = 10_000
+"""Numbers of a stream among which to look for what a place has open."""
+
 _MOST_BYTES = 32 * 1024 * 1024
 """Of one request: the server ends a connection whose client is behind by 64 MB."""
 
@@ -196,6 +199,35 @@ class Feed:
         self._requests.clear()
         self.doubtful = max((*self.in_flight, *self.settled), default=0)
 
+    async def reclaim(self) -> None:
+        """Have delivered at once what this place had delivered, and nobody has in hand.
+
+        A participant that died had it, or a connection that broke. The server would wait for the
+        redelivery time, and deliver what came later before. Only for places, which nobody shares.
+        """
+        info = await self.client.wiring.info(self.consumer)
+        if info is None or not info["num_ack_pending"]:
+            return
+        first, last = info["ack_floor"]["stream_seq"] + 1, info["delivered"]["stream_seq"]
+        if last - first > _RECLAIMED:
+            return
+        # The server takes no notice of those that are not open.
+        held = {held.sequence for held in self.intake.held if held.feed is self}
+        end = f"{info['delivered']['consumer_seq']}.0.0"
+        open_ = [
+            f"$JS.ACK.{self.client.names.stream}.{self.consumer}.1.{sequence}.{end}"
+            for sequence in range(first, last + 1)
+            if sequence not in self.in_flight
+            and sequence not in self.settled
+            and sequence not in held
+            and not self.counts.get(sequence, NOT_COUNTED).early()
+        ]
+        if open_:
+            for reply in open_[:-1]:
+                self.client.acknowledge(reply, b"-NAK", now_or_never=True)
+            # When it answers to the last, it has heard all.
+            await self._link.request(open_[-1], b"-NAK")
+
     def forget(self) -> int:
         """Forget what was taken from a stream that is gone. Returns how much was in flight."""
         count = len(self.in_flight)
@@ -327,21 +359,23 @@ class Feed:
         self, subject: str, reply: bytes, delivered: int, sequence: int, body: bytes, block: bytes
     ) -> None:
         """Receive what is not as usual: delivered before, or perhaps not ours."""
-        there = self.in_flight.get(sequence)
-        if there is not None:
-            # It is still being worked on here; the connection was away for too long.
-            there.reply = reply.decode()
-            self.intake.ask_soon()
-            return
-        if sequence in self.settled:
-            self.client.acknowledge(reply.decode(), ACK)
-            self.intake.ask_soon()
-            return
         held = _Held(self, subject, reply, sequence, body, block)
         held.counts = self.counts.pop(sequence, None)
         if delivered == 1 and held.counts is None:
             held.counts = NOT_COUNTED
         self.intake.hold(held)
+
+    def has(self, held: _Held) -> bool:
+        """Tell whether a message is one that is here or was settled here; the server is told."""
+        there = self.in_flight.get(held.sequence)
+        if there is not None:
+            # It is still being worked on; the connection was away for too long.
+            there.reply = held.reply.decode()
+            return True
+        if held.sequence in self.settled:
+            self.client.acknowledge(held.reply.decode(), ACK)
+            return True
+        return False
 
     def deliver(
         self,
@@ -442,6 +476,7 @@ class Intake:
         self.deliver = deliver
         for feed in self.feeds:
             feed.counts = await self.client.stored_counts(feed.queue)
+        await self.place.reclaim()
         self.active = True
         for feed in self.feeds:
             feed.start()
@@ -463,6 +498,8 @@ class Intake:
             for feed in self.feeds:
                 # The server may have lost its own counts.
                 feed.counts = await self.client.stored_counts(feed.queue)
+            await self.place.reclaim()
+            for feed in self.feeds:
                 feed.start()
             self._ask()
         self._drain()
@@ -523,6 +560,10 @@ class Intake:
         held_back = False
         while self.held:
             held = self.held[0]
+            if held.feed.has(held):
+                self.held.popleft()
+                self.ask_soon()
+                continue
             verdict = self._verdict(held)
             if verdict is None:
                 return  # in order: whoever is behind waits too
