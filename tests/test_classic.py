@@ -8,6 +8,7 @@ import pytest
 
 import msgflo
 from msgflo.classic import EARLY, Message
+from msgflo.declaration import declared
 from msgflo.errors import ConnectionLost, DefinitionError, PayloadError, UnknownPort
 from networks import HoldingClient, turns, until
 
@@ -302,6 +303,13 @@ async def test_initial_packets_come_through_process_once_also_when_the_connectio
     await until(lambda: len(thing.seen) == 2)
     assert thing.seen == [("in", {"size": 0}), ("in", 2)]
     assert len(network.heard) == 1
+
+
+def test_an_async_process_is_refused_before_messages_are_lost_on_it():
+    async def process(self, inport, msg): ...
+
+    with pytest.raises(DefinitionError, match=r"Classic\.process\(\) is async; expected def"):
+        declared(make(process))
 
 
 async def test_a_class_that_does_not_override_process_is_told(network):

@@ -78,7 +78,18 @@ def several_in_thread(x: int, more: Out[str]) -> Iterator[int]:
     yield -x
 
 
-@pytest.mark.parametrize("component", [several, several_in_thread])
+@msgflo.component(concurrency=3)
+async def several_at_once(x: int, more: Out[str]) -> AsyncIterator[int]:
+    for _ in range(4 - x):  # the last one is the first to end
+        await asyncio.sleep(0)
+    more(f"a{x}")
+    yield x
+    await asyncio.sleep(0)
+    more(f"b{x}")
+    yield -x
+
+
+@pytest.mark.parametrize("component", [several, several_in_thread, several_at_once])
 @pytest.mark.parametrize("moment", [*range(24), 40, 80])
 async def test_a_participant_killed_at_any_point_loses_nothing_and_its_successor_repeats_nothing(
     network, component, moment
@@ -284,6 +295,30 @@ async def test_the_last_value_of_a_setting_is_the_one_that_is_used(network):
     await network.until_empty("r.OFFSET")
     await network.put(1)
     await until(lambda: collected == [2, 8])
+
+
+async def test_a_setting_that_is_an_attribute_of_an_object_is_always_up_to_date(network):
+    class Scale(Component):
+        factor: Param[int] = 1
+
+        async def start(self):
+            self.at_start = self.factor
+
+        @inport("in")
+        async def handle(self, x: int) -> int:
+            return x * self.factor
+
+    collected = await network.collect()
+    first = await network.start(Scale, initials={"factor": 2})
+    assert first.thing.at_start == 2
+    await network.start(Scale, "other")
+    await network.put(1)
+    await until(lambda: collected == [2])
+    await network.put(3, "r.FACTOR")
+    await network.until_empty("r.FACTOR")
+    await network.put(1)
+    await until(lambda: collected == [2, 3])
+    assert Scale.factor == 1, "others of its class have their own"
 
 
 async def test_no_message_is_handled_before_every_setting_is_known(network):

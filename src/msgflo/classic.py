@@ -6,6 +6,7 @@ acknowledged from any thread, and is settled only when all that was sent before 
 ``nack`` puts it into the dead letters; nothing is announced twice, and initial packets come once.
 """
 
+import inspect
 import threading
 import warnings
 from collections import deque
@@ -204,6 +205,11 @@ class Participant:
         if type(self).process is Participant.process and definition["inports"]:
             warnings.warn(
                 f"{type(self).__name__} has inports but does not override process()", stacklevel=2
+            )
+        if inspect.iscoroutinefunction(type(self).process):
+            raise DefinitionError(
+                f"{type(self).__name__}.process() is async; expected def, or a class made from "
+                f"msgflo.Component"
             )
         prefetch = max(self.prefetch, self.concurrency)
         entries = tuple(
