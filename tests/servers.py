@@ -10,7 +10,15 @@ import sysconfig
 import time
 from pathlib import Path
 
-__all__ = ["NatsServer"]
+__all__ = ["NatsCluster", "NatsServer", "free_port"]
+
+
+def free_port() -> int:
+    """Return a port on loopback that nobody listens at now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 class NatsServer:
@@ -22,15 +30,26 @@ class NatsServer:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.log = folder / "log"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
-        (folder / "nats.conf").write_text(
+        self.configure()
+
+    def configure(self, jetstream: str = "", more: str = "") -> None:
+        """Write the configuration; it is read at the next start.
+
+        Args:
+            jetstream: more lines of its section ``jetstream``.
+            more: more sections.
+        """
+        (self.folder / "nats.conf").write_text(
             f"""
             listen: "127.0.0.1:{self.port}"
-            jetstream {{ store_dir: "{folder / "store"}" }}
+            jetstream {{
+                store_dir: "{self.folder / "store"}"
+                {jetstream}
+            }}
             max_payload: 8MB
+            {more}
             """
         )
 
@@ -82,6 +101,37 @@ class NatsServer:
 
     def thaw(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
+
+
+class NatsCluster:
+    """Three nats-servers that keep three copies of everything."""
+
+    def __init__(self, folder: Path) -> None:
+        self.nodes: list[NatsServer] = []
+        routes = [free_port() for _ in range(3)]
+        for number, route in enumerate(routes, start=1):
+            (folder / f"n{number}").mkdir()
+            node = NatsServer(folder / f"n{number}")
+            peers = ", ".join(f'"nats://127.0.0.1:{port}"' for port in routes if port != route)
+            node.configure(
+                more=f"""
+                server_name: n{number}
+                cluster {{ name: three, listen: "127.0.0.1:{route}", routes: [{peers}] }}
+                """
+            )
+            self.nodes.append(node)
+
+    @property
+    def url(self) -> str:
+        return "nats://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+
+    def start(self) -> None:
+        for node in self.nodes:
+            node.start()
+
+    def kill(self) -> None:
+        for node in self.nodes:
+            node.kill()
 
 
 def _program() -> str:
