@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from msgflo.project import load_graph
 from msgflo.runtime import Runtime
-from running import copied
+from running import Running, commands, copied
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")]
 
@@ -108,6 +108,27 @@ async def test_addresses_that_are_not_public_are_not_fetched_from(network) -> No
     for image in state["images"]:
         assert image["failure"]["role"] == "fetch"
         assert "not allowed" in image["failure"]["reason"]
+
+
+async def test_the_command_of_the_readme_starts_it_on_sqlite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = copied("webimages", tmp_path) / "README.md"
+    [(run, [printed])] = [shown for shown in commands(readme) if shown[0].startswith("msgflo")]
+    opened, _, _ = printed.partition("http")
+    monkeypatch.setenv("WEBIMAGES_PORT", "0")
+    for name in ("WEBIMAGES_DATABASE", "WEBIMAGES_DATA"):
+        monkeypatch.delenv(name, raising=False)
+
+    def start() -> int:
+        with Running(run, tmp_path) as running:
+            lines = running.until(lambda lines: "all running" in lines[-1] if lines else False)
+            (address,) = (line.removeprefix(opened) for line in lines if line.startswith(opened))
+            assert httpx.get(f"{address}/health", trust_env=False).json() == {"ok": True}
+            return running.stop()
+
+    assert await asyncio.to_thread(start) == 0
+    assert (readme.parent / ".webimages" / "jobs.sqlite3").exists()
 
 
 # The last of this file: the front end that comes back has another address.

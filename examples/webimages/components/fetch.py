@@ -1,5 +1,7 @@
 """Fetches the images that jobs name by URL."""
 
+import logging
+
 from webimages.addresses import AllowList
 from webimages.blobs import Blobs
 from webimages.download import CannotFetch, download
@@ -11,6 +13,9 @@ from msgflo import Context, Param, Reject, Retry
 
 SETTINGS = Settings.read()
 BLOBS = Blobs(SETTINGS.data / "blobs")
+
+# A line for each request is too much, and a URL may hold what is nobody else's business.
+logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 @msgflo.component(

@@ -172,7 +172,10 @@ class _Wire(nats.aio.client.Client):
 
     def write(self, data: bytes) -> None:
         if self._transport is not None:
-            self._transport.write(data)
+            # uvloop raises where asyncio is silent, when the connection has ended and we were not
+            # told yet. It is as if the data were on its way: not confirmed, and so sent again.
+            with contextlib.suppress(RuntimeError):
+                self._transport.write(data)
 
     @property
     def jetstream_offered(self) -> bool:
