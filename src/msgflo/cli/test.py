@@ -15,6 +15,7 @@ from msgflo.errors import SpecError
 from msgflo.project import find_root, write_atomically
 from msgflo.spec.files import load_suites
 from msgflo.spec.inprocess import InProcess
+from msgflo.spec.remote import DEFAULT_ADDRESS, Remote
 from msgflo.spec.report import as_json, as_text, exit_status, junit_xml, summary
 from msgflo.spec.runner import CaseResult, Runtime, SuiteResult, run_suites
 from msgflo.spec.suite import Suite
@@ -24,6 +25,25 @@ __all__ = ["test"]
 
 @click.command()
 @click.argument("files", metavar="[FILE|FOLDER|URL]...", nargs=-1)
+@click.option("--address", help="Run them on the runtime there, such as ws://localhost:3569.")
+@click.option("--command", help="Run them on a runtime that this command line starts.")
+@click.option(
+    "--secret", envvar="MSGFLO_SECRET", default="", help="The runtime's. [env: MSGFLO_SECRET]"
+)
+@click.option(
+    "--start-timeout",
+    type=click.FloatRange(0),
+    default=10.0,
+    show_default=True,
+    help="Seconds for the runtime, and then for each fixture's processes, to start.",
+)
+@click.option(
+    "--command-timeout",
+    type=click.FloatRange(0),
+    default=3.0,
+    show_default=True,
+    help="Seconds for each answer of the runtime.",
+)
 @click.option("--component-tests", is_flag=True, help="Run the suites of the components too.")
 @click.option("--junit", type=click.Path(path_type=Path), help="Write JUnit XML to this file.")
 @click.option("--json", "json_output", is_flag=True, help="Print the results as JSON instead.")
@@ -35,6 +55,11 @@ __all__ = ["test"]
 )
 def test(
     files: tuple[str, ...],
+    address: str | None,
+    command: str | None,
+    secret: str,
+    start_timeout: float,
+    command_timeout: float,
     component_tests: bool,
     junit: Path | None,
     json_output: bool,
@@ -44,7 +69,8 @@ def test(
     """Run suites of tests in the format of fbp-spec.
 
     Without FILE: those in the folder `spec` of the project. The project's Python components are
-    run in this process, over queues in memory.
+    run in this process, over queues in memory; with --address or --command, whatever a runtime of
+    the FBP protocol has.
 
     Exit status: 0 if all passed, 2 if some failed, 1 if some could not be set up.
     """
@@ -59,8 +85,22 @@ def test(
         # What components log is part of a failure's detail, and no output of this command.
         logging.getLogger("msgflo").addHandler(logging.NullHandler())
     report = _Report(sys.stdout, quiet=json_output, verbose=verbose)
+
+    async def run() -> list[SuiteResult]:
+        if address is None and command is None:
+            return await _in_process(suites, project, component_tests, report)
+        runtime = await Remote.open(
+            address or DEFAULT_ADDRESS,
+            secret=secret,
+            command=command or "",
+            start_timeout=start_timeout,
+            command_timeout=command_timeout,
+            printed=lambda line: click.echo(line, err=True),
+        )
+        return await _on(runtime, suites, component_tests, report)
+
     with contextlib.redirect_stdout(sys.stderr):  # what components print
-        results = asyncio.run(_in_process(suites, project, component_tests, report))
+        results = asyncio.run(run())
     if json_output:
         click.echo(msgspec.json.format(msgspec.json.encode(as_json(results)), indent=2))
     if junit is not None:

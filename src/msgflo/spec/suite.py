@@ -136,7 +136,7 @@ def fixture_of(topic: str, inports: Iterable[str], outports: Iterable[str]) -> G
     Raises:
         SpecError: it has no inports or no outports, so that nothing can be tested.
     """
-    graph = Graph(topic, case_sensitive=True)
+    graph = Graph(case_sensitive=True)
     graph.add_node(TESTEE, topic)
     for port in inports:
         graph.add_inport(port, TESTEE, port)
