@@ -20,7 +20,7 @@ GROUPS = {
     "contract": ["transport", "transport.contract"],  # the door to all transports, and their law
     "transports": ["transport.*"],
     "participant": [
-        *("payload", "signature", "declaration", "loading", "environment", "log", "meter"),
+        *("payload", "signature", "declaration", "loading", "environment", "log", "meter", "otel"),
         *(
             "meter",
             "failure",
@@ -96,7 +96,7 @@ LIBRARIES = {
     "uvicorn": "protocol.server",
     "websockets": "spec.connection",
     "prometheus_client": "trace.metrics",
-    "opentelemetry": "trace",
+    "opentelemetry": "otel",
     "pydantic": "payload",
 }
 IN_SEVERAL_FILES = {"click", "rich"}  # of the one package

@@ -31,6 +31,7 @@ from msgflo.flow.telemetry import TELEMETRY, Question
 from msgflo.lanes import CANCEL_TIME, Lane, Resumed, context_of, lane_for
 from msgflo.log import ParticipantLog
 from msgflo.meter import Handled, Meter, Spot
+from msgflo.otel import Exporter
 from msgflo.outbox import CURRENT, Handling, Outbox, Sender
 from msgflo.payload import encode
 from msgflo.signature import REQUIRED, Form, Parameter
@@ -111,6 +112,7 @@ class Engine:
         observer: Observer | None = None,
         restart_sources: bool = True,
         paused: bool = False,
+        exporter: Exporter | None = None,
     ) -> None:
         """Make one, in the event loop that it is for.
 
@@ -126,6 +128,7 @@ class Engine:
             restart_sources: try sources again that fail; else their failure is raised by
                 :meth:`sources_done`.
             paused: take nothing before it is told to resume.
+            exporter: where its spans go, beside its own memory.
 
         Raises:
             UnknownPort: an initial packet is for a port that there is not.
@@ -137,12 +140,20 @@ class Engine:
         self.instance = instance
         self.log = ParticipantLog(role, instance)
         self.definition = declaration.definition(role, f"{role}-{uuid.uuid4()}")
+        queues = {port.id: port.queue for port in self.definition.inports if port.queue}
+        outports = {port.id: port.queue for port in self.definition.outports if port.queue}
+        export = None
+        if exporter is not None:
+            all_queues = {**queues, **outports}
+            export = exporter.participant(role, instance, declaration.component, all_queues)
         self.meter = Meter(
-            (port.id for port in self.definition.inports if port.queue),
-            {port.id: port.queue for port in self.definition.outports if port.queue},
+            queues,
+            outports,
             participant=self.definition.id,
             role=role,
             instance=instance,
+            export=export,
+            entering=None if exporter is None else exporter.entering(),
         )
         self.outbox = Outbox(
             client,

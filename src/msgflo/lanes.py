@@ -374,6 +374,7 @@ class AsyncLane(Lane):
         loop = asyncio.get_running_loop()
         outbox = self._host.outbox
         waiting = self._waiting
+        begin = outbox.meter.begin
         self._roused = False
         while True:
             while waiting:
@@ -381,7 +382,7 @@ class AsyncLane(Lane):
                 if waiting and not self._roused:
                     self._rouse()
                 CURRENT.set(handling)
-                handling.began = time.time()
+                begin(handling)
                 await self._handle(handling)
                 if outbox.full:
                     await outbox
@@ -463,9 +464,10 @@ class ThreadLane(Lane):
     def _work(self) -> None:
         # What this thread sends and how it ends reach the event loop in the same order.
         call = self._host.outbox.call
+        begin = self._host.outbox.meter.begin
         while (handling := self._waiting.get()) is not None:
             CURRENT.set(handling)
-            handling.began = time.time()
+            begin(handling)
             try:
                 failure = self._handle(handling)
             except BaseException as error:

@@ -101,6 +101,7 @@ class Meter:
         rate: int = RATE,
         spans: int = SPANS,
         export: Callable[[Span], None] | None = None,
+        entering: Callable[[Spot], None] | None = None,
     ) -> None:
         """Make one that has counted nothing.
 
@@ -114,6 +115,7 @@ class Meter:
             rate: how many traces a second that begin here are kept.
             spans: how many spans are kept.
             export: called with each span that is kept.
+            entering: called when a handling begins, in its task or its thread.
         """
         self.ins = {name: InFigures() for name in inports}
         self.sent: dict[str, int] = defaultdict(int, dict.fromkeys((outports or {}).values(), 0))
@@ -124,6 +126,7 @@ class Meter:
         self._clock = clock
         self._rate = rate
         self._export = export
+        self._entering = entering
         self._ring: deque[_Record] = deque(maxlen=spans)
         self._numbers = count(int.from_bytes(os.urandom(8)))
         self._second = 0
@@ -131,6 +134,12 @@ class Meter:
         self._told: tuple[int, ...] = ()
 
     # On the way of each message.
+
+    def begin(self, handling: Handled) -> None:
+        """Note that a handler begins. To be called in its task or its thread."""
+        handling.began = self._clock()
+        if self._entering is not None:
+            self._entering(self.spot(handling))
 
     def spot(self, handling: Handled) -> Spot:
         """Return where in its trace a handling is: the same each time for one handling."""

@@ -139,6 +139,9 @@ class Outbox:
     """Where the packets of one participant leave by.
 
     Awaiting it waits while it is full.
+
+    Attributes:
+        meter: counts what leaves, and what is handled.
     """
 
     def __init__(
@@ -164,7 +167,7 @@ class Outbox:
         """
         self._client = client
         self._log = log
-        self._meter = meter or Meter()
+        self.meter = meter or Meter()
         self._limit = limit
         self._limit_bytes = limit_bytes
         self._loop = asyncio.get_running_loop()
@@ -313,7 +316,7 @@ class Outbox:
         else:
             message_id = handling.next_id(queue, body)
         headers = {MESSAGE_ID: message_id, CONTENT_TYPE: kind}
-        self._meter.headers(queue, message_id, handling, headers)
+        self.meter.headers(queue, message_id, handling, headers)
         self._client.send(
             queue,
             body,

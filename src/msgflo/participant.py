@@ -46,6 +46,7 @@ from msgflo.flow.discovery import DEFAULT_PERIOD, parse_instruction
 from msgflo.flow.telemetry import parse_question
 from msgflo.loading import choose, is_loading, load_components
 from msgflo.log import configure
+from msgflo.otel import exporter_of
 from msgflo.transport.contract import Client
 
 __all__ = [
@@ -137,6 +138,7 @@ async def serve(
         code = wanted
         stopped.set()
 
+    exporter = exporter_of(environment)
     engines: list[Engine] = []
     begun: list[Engine] = []
     try:
@@ -155,6 +157,7 @@ async def serve(
                     leave=leave,
                     observer=observer,
                     paused=starts_paused(environment),
+                    exporter=exporter,
                 )
                 engines.append(engine)
         client.on_told(partial(_told, engines))
@@ -175,6 +178,8 @@ async def serve(
                 await client.flush(FLUSH)
         for engine in engines:
             await engine.close()
+        if exporter is not None:
+            await exporter.close()
         if ours:
             await client.close()
         engines.clear()
