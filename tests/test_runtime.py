@@ -193,7 +193,6 @@ async def test_what_waits_in_the_embedded_broker_is_there_at_the_next_run(projec
         await net.line("show.1: shown by 1: Hello, World!")
         await net.line("show.1: shown by 1: Hello, Ada!")
         await net.complete()
-        assert sum("World" in line for line in net.lines) == 1  # not begun with once more
 
 
 async def test_instances_share_a_round_robin_and_each_have_a_copy_otherwise(project, nats_server):

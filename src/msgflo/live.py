@@ -345,18 +345,19 @@ class LiveNetwork:
             role.gone = there is None or is_virtual(there.component)
 
     def _assume(self) -> None:
-        """Take the roles that are started here to be something until they say so."""
+        """Take roles to be something until they say so, as far as the library has them.
+
+        Those that are not started here too: what is sent before they come then waits for them.
+        """
         usual = by_convention(self.graph)
         self._assumed.clear()
-        for name, role in self._roles.items():
-            if role.gone:
-                continue
+        for node in self.graph.nodes.values():
             with contextlib.suppress(ComponentError):  # told when it is to be started
-                component = self.library.get(role.component)
+                component = self.library.get(node.component)
                 if component.foreign is not None:
-                    self._assumed[name] = component.foreign.definition(name)
+                    self._assumed[node.id] = component.foreign.definition(node.id)
                 elif component.starts:
-                    self._assumed[name] = usual[name]
+                    self._assumed[node.id] = usual[node.id]
 
     async def _until_wired(self) -> None:
         """Wait until what can be bound is, so that the first message finds its way.

@@ -6,8 +6,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import click
-
 from msgflo import transport
 from msgflo.broker import running_url
 from msgflo.errors import ConfigurationError, DefinitionError, UnknownPort, near
@@ -15,19 +13,10 @@ from msgflo.flow.discovery import Announcement, Definition, Port, parse_discover
 from msgflo.project import STATE, find_root
 from msgflo.transport.contract import Broker
 
-__all__ = ["broker_option", "connected", "find_port", "project_option", "roles_heard"]
+__all__ = ["connected", "find_port", "roles_heard"]
 
 PATIENCE = 3.0
 """Seconds to wait for a role to announce itself when asked. Ours answer within milliseconds."""
-
-broker_option = click.option(
-    "--broker", help="The broker's URL. [env: MSGFLO_BROKER; default: that of msgflo run here]"
-)
-project_option = click.option(
-    "--project",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="The folder of the project that runs. [default: the one around the working folder]",
-)
 
 
 async def connected(broker: str | None, project: Path | None) -> Broker:

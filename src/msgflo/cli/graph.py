@@ -1,20 +1,21 @@
-"""``msgflo graph``: what can be done with a graph file alone."""
+"""``msgflo graph``: what can be done with a graph file alone.
+
+Each command imports what it needs when it runs: help has to answer at once.
+"""
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from msgflo.errors import GraphError, GraphSyntaxError, MsgFloError, UnknownComponent
-from msgflo.flow.drawing import draw_mermaid, draw_svg, draw_text
-from msgflo.flow.graph import Graph
-from msgflo.flow.text import dump
-from msgflo.flow.wiring import by_convention, is_virtual, wire
-from msgflo.processes.library import Library
-from msgflo.project import find_root, load_graph, write_atomically
+
+if TYPE_CHECKING:
+    from msgflo.flow.graph import Graph
 
 __all__ = ["graph"]
 
@@ -34,6 +35,8 @@ def check(files: tuple[Path, ...], as_json: bool, no_library: bool) -> int:
     Errors are what can never work: exit status 1. Warnings are what may be meant, such as a
     component that the project's library does not have (somebody may announce it).
     """
+    from msgflo.project import load_graph
+
     findings = []
     for file in files:
         findings += _findings(file, library=not no_library)
@@ -49,6 +52,10 @@ def check(files: tuple[Path, ...], as_json: bool, no_library: bool) -> int:
 
 
 def _findings(file: Path, *, library: bool) -> list[dict[str, Any]]:
+    from msgflo.flow.wiring import by_convention, is_virtual, wire
+    from msgflo.processes.library import Library
+    from msgflo.project import find_root, load_graph
+
     found: list[dict[str, Any]] = []
 
     def note(severity: str, text: str, **more: Any) -> None:
@@ -85,7 +92,7 @@ def _findings(file: Path, *, library: bool) -> list[dict[str, Any]]:
     return found
 
 
-def _counted(loaded: Graph) -> str:
+def _counted(loaded: "Graph") -> str:
     def count(number: int, noun: str) -> str:
         return f"{number} {noun}" + ("" if number == 1 else "s")
 
@@ -107,6 +114,9 @@ def convert(source: Path, target: Path | None, to: str | None) -> None:
 
     What .fbp cannot say (such as groups) is named, and nothing is written.
     """
+    from msgflo.flow.text import dump
+    from msgflo.project import load_graph, write_atomically
+
     loaded = load_graph(source)
     if target is None:
         language = to or ("fbp" if source.suffix == ".json" else "json")
@@ -132,6 +142,11 @@ def convert(source: Path, target: Path | None, to: str | None) -> None:
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Write it to a file.")
 def show(file: Path, language: str | None, as_json: bool, output: Path | None) -> None:
     """Draw a graph."""
+    from msgflo.flow.drawing import draw_mermaid, draw_svg, draw_text
+    from msgflo.flow.text import dump
+    from msgflo.processes.output import wants_colour
+    from msgflo.project import load_graph, write_atomically
+
     loaded = load_graph(file)
     named = {".svg": "svg", ".mmd": "mermaid", ".mermaid": "mermaid", ".json": "json"}
     if as_json:
@@ -146,7 +161,7 @@ def show(file: Path, language: str | None, as_json: bool, output: Path | None) -
         case "json":
             drawn = dump(loaded, "graph.json")
         case _:
-            colour = output is None and sys.stdout.isatty()
+            colour = output is None and wants_colour(sys.stdout, os.environ)
             drawn = draw_text(loaded, width=shutil.get_terminal_size().columns, color=colour)
     if not drawn.endswith("\n"):
         drawn += "\n"

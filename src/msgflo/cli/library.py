@@ -1,12 +1,16 @@
-"""``msgflo components``: what a network can be made of."""
+"""``msgflo components``: what a network can be made of.
+
+It imports what it needs when it runs: help has to answer at once.
+"""
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from msgflo.processes.library import Component, Library
-from msgflo.project import find_root
+if TYPE_CHECKING:
+    from msgflo.processes.library import Component
 
 __all__ = ["components"]
 
@@ -24,6 +28,9 @@ def components(name: str | None, project: Path | None, as_json: bool) -> int:
 
     Files that cannot be understood are reported on the error output; exit status 1 if there are.
     """
+    from msgflo.processes.library import Library
+    from msgflo.project import find_root
+
     library = Library.load(project or find_root(Path.cwd()))
     listed = [library.get(name)] if name else library.components()
     if as_json:
@@ -45,7 +52,7 @@ def components(name: str | None, project: Path | None, as_json: bool) -> int:
     return 1 if library.problems else 0
 
 
-def _as_json(component: Component) -> dict[str, object]:
+def _as_json(component: "Component") -> dict[str, object]:
     return {
         "name": component.name,
         "description": component.description,

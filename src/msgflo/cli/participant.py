@@ -1,9 +1,9 @@
-"""``msgflo participant``: one component of a Python file, as one role."""
+"""``msgflo participant``: one component of a Python file, as one role.
+
+It imports what it needs when it runs: help has to answer at once.
+"""
 
 import click
-
-from msgflo.environment import parse_packets
-from msgflo.participant import leave, run_file
 
 __all__ = ["participant"]
 
@@ -28,5 +28,8 @@ def participant(
     It waits for its messages; a coordinator (msgflo run) connects it. SIGTERM and Ctrl-C let it
     finish what it has begun.
     """
+    from msgflo.environment import parse_packets
+    from msgflo.participant import leave, run_file
+
     packets = parse_packets(iips, "--iips") if iips is not None else None
     leave(run_file(file, role, component=component, broker=broker, instance=instance, iips=packets))

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from msgflo.runtime import Runtime
-
 if TYPE_CHECKING:
+    from msgflo.runtime import Runtime
     from msgflo.steering.service import Service
 
 __all__ = ["serve", "serving_options"]
@@ -58,7 +57,7 @@ def serving_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def serve(
-    runtime: Runtime,
+    runtime: "Runtime",
     file: Path | None,
     *,
     tell: Callable[[str], None],

@@ -14,13 +14,8 @@ from pathlib import Path
 import click
 
 from msgflo import transport
-from msgflo.cli.connecting import (
-    broker_option,
-    connected,
-    find_port,
-    project_option,
-    roles_heard,
-)
+from msgflo.cli.connecting import connected, find_port, roles_heard
+from msgflo.cli.options import broker_option, project_option
 from msgflo.errors import ConfigurationError, MsgFloError, TraceError
 from msgflo.flow.discovery import Definition
 from msgflo.flow.graph import Graph

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterable, Mapping
 from typing import TextIO
 
-__all__ = ["LONGEST_LINE", "Lines", "Prefixed", "clean", "plain"]
+__all__ = ["LONGEST_LINE", "Lines", "Prefixed", "clean", "plain", "wants_colour"]
 
 LONGEST_LINE = 64 * 1024
 """Bytes: what a line has beyond is dropped, and the line says so."""
@@ -130,7 +130,7 @@ class Prefixed:
     ) -> None:
         self._stream = stream
         if colour is None:
-            colour = _wants_colour(
+            colour = wants_colour(
                 sys.stdout if stream is None else stream, os.environ if environ is None else environ
             )
         self._colour = colour
@@ -173,7 +173,12 @@ class Prefixed:
             out.flush()
 
 
-def _wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:
+def wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Tell whether a stream should get colours.
+
+    It should if it is a terminal that knows them and ``NO_COLOR`` is not set; with ``FORCE_COLOR``,
+    in any case.
+    """
     if environ.get("NO_COLOR"):
         return False
     if environ.get("FORCE_COLOR"):
