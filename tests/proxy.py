@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 __all__ = ["Proxy", "proxied"]
 
@@ -14,12 +14,14 @@ class Proxy:
         port: where it listens.
         accepting: whether new connections get through; those that do not are closed at once.
         connections: how many were accepted, ever.
+        rewrite: what is done to the data that the server sends.
     """
 
     def __init__(self, target: int) -> None:
         self.port = 0
         self.accepting = True
         self.connections = 0
+        self.rewrite: Callable[[bytes], bytes] = bytes
         self._target = target
         self._writers: set[asyncio.StreamWriter] = set()
         self._flowing = asyncio.Event()
@@ -63,16 +65,21 @@ class Proxy:
             writer.transport.abort()
             return
         self._writers |= {writer, forth}
-        for source, target in ((reader, forth), (back, writer)):
-            task = asyncio.create_task(self._forward(source, target))
+        for source, target, change in ((reader, forth, bytes), (back, writer, self.rewrite)):
+            task = asyncio.create_task(self._forward(source, target, change))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _forward(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    async def _forward(
+        self,
+        source: asyncio.StreamReader,
+        target: asyncio.StreamWriter,
+        change: Callable[[bytes], bytes],
+    ) -> None:
         try:
             while data := await source.read(65536):
                 await self._flowing.wait()
-                target.write(data)
+                target.write(change(data))
                 await target.drain()
             target.close()
         except OSError:

@@ -99,6 +99,7 @@ class Client(contract.Client):
         try:
             await self.wiring.open_within(timeout)
         except TransportError as error:
+            await self.link.disconnect()
             raise ConnectFailed(redacted(self.url), str(error)) from None
         self._outbox.resend()
         self._tick()
@@ -196,6 +197,9 @@ class Client(contract.Client):
         try:
             await asyncio.sleep(0.1)
             await self._reopen()
+            # What nobody waits for is not stored: the queues first.
+            for record in self.wiring.open_records():
+                await self.wiring.bind(record.binding)
             self._outbox.resend()
         except TransportError as error:
             log.warning("no stream takes what is sent: %s", error)

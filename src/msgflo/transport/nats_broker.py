@@ -91,6 +91,7 @@ class Broker(contract.Broker):
         try:
             await self.wiring.open_within(timeout)
         except TransportError as error:
+            await self.link.disconnect()
             raise ConnectFailed(redacted(self.url), str(error)) from None
 
     async def close(self) -> None:

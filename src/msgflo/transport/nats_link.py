@@ -196,6 +196,7 @@ class Link:
         self.shown = shown
         self._name = name
         self._wire: _Wire | None = None
+        self._tls: ssl.SSLContext | None = None
         self._up = False
         self._closed = False
         self._subscriptions: dict[int, Subscription] = {}
@@ -246,11 +247,13 @@ class Link:
 
         Raises:
             ConnectFailed: says why.
+            ConfigurationError: there is no such file of certificates.
         """
         if self._closed:
             raise ConnectFailed(self.shown, "this connection was closed; make a new one")
         if self._up:
             return
+        self._tls = _tls(self.address)
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout
         pause = 0.05
@@ -283,7 +286,8 @@ class Link:
 
         async def broken() -> None:
             if self._wire is wire and self._up:
-                self._lose(_reason(problems[-1]) if problems else "the broker closed it")
+                said = problems[-1] if problems else wire.last_error
+                self._lose(_reason(said) if said is not None else "the broker closed it")
 
         try:
             await wire.connect(
@@ -292,7 +296,7 @@ class Link:
                 user=self.address.user or None,
                 password=self.address.password if self.address.user else None,
                 token=self.address.token or None,
-                tls=_tls(self.address),
+                tls=self._tls,
                 allow_reconnect=False,
                 max_reconnect_attempts=1,
                 reconnect_time_wait=0,
@@ -389,14 +393,19 @@ class Link:
             return
         self._closed = True
         self._write_out()
+        await self.disconnect()
+        self._changed.set()
+
+    async def disconnect(self) -> None:
+        """Disconnect, and do not connect again unless asked to. Idempotent."""
         self._up = False
         if self._mender is not None:
             self._mender.cancel()
             await asyncio.gather(self._mender, return_exceptions=True)
         self._fall("the connection was closed")
-        if self._wire is not None:
-            await _discard(self._wire)
-        self._changed.set()
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            await _discard(wire)
 
     async def abandon(self) -> None:
         """Break off for good without a word to the server, as if the process had died."""
