@@ -28,6 +28,7 @@
 
     * :exc:`AlreadyRunning`: another run in this folder has it
 
+  * :exc:`ProtocolError`: a message of the FBP protocol is wrong, or a runtime refuses it
   * :exc:`DiscoveryTimeout`: what was waited for was not announced in time
   * :exc:`PayloadError`: a payload does not fit its port
   * :exc:`TraceError`: a file is no flowtrace, or not one that can be used so
@@ -61,6 +62,7 @@ __all__ = [
     "InvalidName",
     "MsgFloError",
     "PayloadError",
+    "ProtocolError",
     "Reject",
     "RetryLater",
     "SendFailed",
@@ -273,6 +275,10 @@ class AlreadyRunning(BrokerError):
     def __init__(self, message: str, pid: int | None = None) -> None:
         super().__init__(message)
         self.pid = pid
+
+
+class ProtocolError(MsgFloError):
+    """A message of the FBP protocol is wrong, or a runtime refuses it, or cannot be reached."""
 
 
 class DiscoveryTimeout(MsgFloError):

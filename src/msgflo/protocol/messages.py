@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from msgflo.errors import MsgFloError
+from msgflo.errors import ProtocolError
 
 __all__ = [
     "EVENTS",
@@ -35,18 +35,15 @@ _LONGEST_NAME = 40
 _PROTOCOLS = ("runtime", "component", "graph", "network", "trace", EXTENSION)
 
 
-class Malformed(MsgFloError):
+class Malformed(ProtocolError):
     """A message that is no message of the protocol.
 
     Attributes:
         protocol: the protocol in which to say so.
-        request: the number or text by which its sender will know the answer; ``None`` if it has
-            none.
     """
 
-    def __init__(self, text: str, protocol: str = "network", request: Any = None) -> None:
+    def __init__(self, text: str, protocol: str = "network") -> None:
         self.protocol = protocol
-        self.request = request
         super().__init__(text)
 
 

@@ -18,6 +18,7 @@ import msgspec
 from msgflo.coordinator.network import Event, Life
 from msgflo.errors import ConfigurationError, MsgFloError, TraceError, TransportError
 from msgflo.flow.discovery import queue_name
+from msgflo.flow.graph import Graph
 from msgflo.flow.graphjson import dump_json
 from msgflo.flow.parts import Change, Endpoint, Initial
 from msgflo.flow.wiring import is_virtual
@@ -37,6 +38,9 @@ __all__ = ["RuntimeDesk", "identity_of"]
 TOGETHER = 3.0
 """Seconds that a graph which a client starts waits for all its participants, so that the first
 packet finds them there."""
+
+UNBINDING = 2.0
+"""Seconds that a graph which is removed waits for the broker to take its bindings out."""
 
 LOOK_EVERY = 1.0
 """Seconds between looks at the queues of networks that run, while somebody may ask."""
@@ -229,9 +233,19 @@ class RuntimeDesk:
                     network = await self._runtime.open(sheet.id, sheet.graph)
                     await self._begin(sheet, network)
                 else:
+                    if not sheet.graph.nodes:
+                        await self._until_unbound(self._runtime.networks[sheet.id])
                     await self._runtime.shut(sheet.id)
         except MsgFloError as error:
             self._say(f"graph {sheet.id} cannot be run: {error}")
+
+    async def _until_unbound(self, network: LiveNetwork) -> None:
+        """Give a graph that was emptied the time to take its bindings out of the broker."""
+        network.change(Graph())
+        with contextlib.suppress(TimeoutError):
+            await network.coordinator.until(
+                lambda _: not network.coordinator.network.memory.bindings, UNBINDING
+            )
 
     async def _begin(self, sheet: Sheet, network: LiveNetwork) -> None:
         """Have all participants of a graph take messages at once, when all of them are there."""
@@ -422,7 +436,7 @@ class RuntimeDesk:
             TraceError: nothing is recorded that could be dumped, or there is no such format.
         """
         now = time.time()
-        recording = self._recordings.get(sheet.id) or self._stopped.get(sheet.id)
+        recording = self._recordings.get(sheet.id, self._stopped.get(sheet.id))
         match command:
             case "start":
                 events = max(1, min(int(payload.get("buffersize", DEFAULT_EVENTS)), MOST_EVENTS))
