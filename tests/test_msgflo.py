@@ -14,9 +14,9 @@ PUBLIC = """
     AlreadyRunning BrokerError Component ComponentError ConfigurationError ConformanceFailure
     ConnectFailed ConnectionLost Context DefinitionError DiscoveryTimeout GraphError
     GraphSyntaxError In InvalidName Message MsgFloError Out Param Participant PayloadError
-    Reject Retry RetryLater SendFailed SpecError StartFailed Struct TraceError TransportError
-    UnknownComponent UnknownNode UnknownPort UnknownQueue UnknownScheme UnsupportedBinding
-    YamlError component inport main run serve source testing transport
+    ProtocolError Reject Retry RetryLater SendFailed SpecError StartFailed Struct TraceError
+    TransportError UnknownComponent UnknownNode UnknownPort UnknownQueue UnknownScheme
+    UnsupportedBinding YamlError component inport main run serve source testing transport
 """.split()  # noqa: SIM905 - shorter to read
 
 
