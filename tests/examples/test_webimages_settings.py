@@ -27,12 +27,14 @@ def test_the_variables_say_otherwise(tmp_path: Path) -> None:
             "WEBIMAGES_DATA": str(tmp_path / "shared"),
             "WEBIMAGES_DATABASE": "postgresql://me:secret@host/name",
             "WEBIMAGES_PORT": "0",
+            "WEBIMAGES_NAMES": "Images.example.org, photos",
             "WEBIMAGES_RESEND": "1.5",
         }
     )
 
     assert settings.data == tmp_path / "shared"
     assert settings.port == 0
+    assert settings.names == {"images.example.org", "photos"}
     assert settings.resend == 1.5
     assert "secret" not in repr(settings)
 

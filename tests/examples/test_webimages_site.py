@@ -21,7 +21,7 @@ class Front:
         self.jobs = Jobs(f"sqlite:///{folder / 'jobs.sqlite3'}")
         self.blobs = Blobs(folder / "blobs")
         self.rows_at_call: list[int] = []
-        self.site = Site(self.jobs, self.blobs, self.called)
+        self.site = Site(self.jobs, self.blobs, self.called, frozenset({"images.example.org"}))
         self.web = httpx.AsyncClient(
             transport=httpx.ASGITransport(self.site.app), base_url="http://127.0.0.1:8080"
         )
@@ -158,6 +158,28 @@ async def test_other_sites_must_not_post_in_their_readers_name(front: Front) -> 
     assert foreign.status_code == 403
     assert own.status_code == 202
     assert len(front.jobs.latest()) == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:8080", 200),
+        ("[::1]:8080", 200),
+        ("localhost:8080", 200),
+        ("Images.example.org", 200),
+        ("evil.test:8080", 421),
+        ("127.0.0.1.evil.test", 421),
+        ("[", 421),
+        ("", 421),
+    ],
+)
+async def test_a_name_that_was_made_to_mean_our_address_gets_no_answer(
+    front: Front, host: str, status: int
+) -> None:
+    answer = await front.web.get("/jobs", headers={"Host": host})
+
+    assert answer.status_code == status
+    assert (status == 200) != ("WEBIMAGES_NAMES" in answer.text)
 
 
 async def test_failures_are_listed_and_put_back(front: Front) -> None:

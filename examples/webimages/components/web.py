@@ -35,7 +35,8 @@ class Web(msgflo.Component, name="webimages/web", icon="globe"):
         self.settings = Settings.read()
         self.jobs = Jobs(self.settings.database)
         self.due = asyncio.Event()
-        self.site = Site(self.jobs, Blobs(self.settings.data / "blobs"), self.due.set)
+        blobs = Blobs(self.settings.data / "blobs")
+        self.site = Site(self.jobs, blobs, self.due.set, self.settings.names)
         listener = self._listen()
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host

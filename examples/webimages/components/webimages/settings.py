@@ -20,6 +20,8 @@ class Settings:
         host: the address that the web role listens on (``WEBIMAGES_HOST``, default 127.0.0.1).
         port: the port of the first instance; the second takes the next one, and so on
             (``WEBIMAGES_PORT``, default 8080; 0 is any free one).
+        names: host names that the web role is reached by, besides localhost and plain addresses
+            (``WEBIMAGES_NAMES``, such as ``images.example.org``; default: none).
         allow: addresses that may be fetched from although they are not public
             (``WEBIMAGES_ALLOW``, such as ``127.0.0.1:8000, 10.1.0.0/16``; default: none).
         resend: seconds after which an image of which nothing was heard is sent again
@@ -30,6 +32,7 @@ class Settings:
     database: str
     host: str = "127.0.0.1"
     port: int = 8080
+    names: frozenset[str] = frozenset()
     allow: str = ""
     resend: float = 600.0
 
@@ -51,6 +54,9 @@ class Settings:
             database=environment.get("WEBIMAGES_DATABASE") or f"sqlite:///{data / 'jobs.sqlite3'}",
             host=environment.get("WEBIMAGES_HOST") or "127.0.0.1",
             port=int(_number(environment, "WEBIMAGES_PORT", 8080, 65535)),
+            names=frozenset(
+                environment.get("WEBIMAGES_NAMES", "").lower().replace(",", " ").split()
+            ),
             allow=environment.get("WEBIMAGES_ALLOW", ""),
             resend=_number(environment, "WEBIMAGES_RESEND", 600, 7 * 86400),
         )

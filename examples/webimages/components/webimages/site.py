@@ -1,6 +1,7 @@
 """The HTTP side: jobs in, states and images out, and a page to look at them."""
 
 import asyncio
+import ipaddress
 import re
 import time
 import uuid
@@ -64,12 +65,19 @@ class Site:
         jobs: the database.
         blobs: the image files.
         work: called when there is something to send.
+        names: host names that it answers to, besides localhost and plain addresses.
 
     Attributes:
         app: the ASGI application.
     """
 
-    def __init__(self, jobs: Jobs, blobs: Blobs, work: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        jobs: Jobs,
+        blobs: Blobs,
+        work: Callable[[], None],
+        names: frozenset[str] = frozenset(),
+    ) -> None:
         self._jobs = jobs
         self._blobs = blobs
         self._work = work
@@ -88,7 +96,7 @@ class Site:
                 Route("/images/{digest}", self._image),
                 Mount("/page", StaticFiles(directory=_PAGE)),
             ],
-            middleware=[Middleware(_Guard)],
+            middleware=[Middleware(_Guard, names=names)],
             exception_handlers={
                 HTTPException: _http_error,
                 UnknownImage: _not_found,
@@ -252,16 +260,24 @@ class Site:
 
 
 class _Guard:
-    """Around everything: who may post, how much, and what a browser may do with the answers."""
+    """Around everything: who may ask, who may post, how much, and what browsers may do with it."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, names: frozenset[str]) -> None:
         self._app = app
+        self._names = names | {"localhost"}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         request = Request(scope)
+        if not self._answers_to(host := request.headers.get("Host", "")):
+            # A page elsewhere whose name was made to mean our address would be of our origin.
+            unknown = JSONResponse(
+                {"error": f"nobody called {host!r} is here; WEBIMAGES_NAMES may allow it"}, 421
+            )
+            await unknown(scope, receive, send)
+            return
         origin = request.headers.get("Origin")
         foreign = origin is not None and urlsplit(origin).netloc != request.headers.get("Host")
         if request.method == "POST" and foreign:
@@ -290,6 +306,16 @@ class _Guard:
             await send(message)
 
         await self._app(scope, limited, hardened)
+
+    def _answers_to(self, host: str) -> bool:
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+            if name in self._names:
+                return True
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
 
 
 async def _blocking(function: Callable[..., T], *args: object) -> T:
