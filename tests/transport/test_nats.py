@@ -374,6 +374,32 @@ async def test_a_stream_that_somebody_deletes_is_made_again(nats_server: str):
         await room_is_whole(broker, worker, 2)
 
 
+async def test_what_is_put_into_a_queue_while_the_server_is_killed_gets_there(
+    nats_server_process: NatsServer,
+):
+    async with network(nats_server_process.url + SOON) as (broker, _, [worker]):
+        await worker.take(10)
+
+        async def put() -> int:
+            number = 0
+            while True:
+                await broker.enqueue(QUEUE, b"%d" % number, {MESSAGE_ID: f"put-{number}"})
+                number += 1
+                if number >= 200 and killed.is_set():
+                    return number
+
+        killed = asyncio.Event()
+        putting = asyncio.create_task(put())
+        for times in (1, 2):
+            await until(lambda times=times: len(worker.deliveries) > 50 * times)
+            nats_server_process.kill()
+            await asyncio.to_thread(nats_server_process.start)
+        killed.set()
+        async with asyncio.timeout(40):
+            count = await putting
+        await until(lambda: {*worker.numbers} == {*range(count)})
+
+
 # Under load.
 
 

@@ -32,8 +32,9 @@ options below their checks are skipped, and say so (``check.needs``):
     a URL at which nobody answers.
 
 A check makes its own queues and works on them alone, so checks can share a broker, and those that
-need neither ``restart`` nor ``cut`` can run at the same time. Where a broker notices the death of a client late, set that time low for the checks,
-or the ``patience`` high. What a check waits for and does not see it tells as ``Result.seen``.
+need neither ``restart`` nor ``cut`` can run at the same time. Where a broker notices the death of a
+client late, set that time low for the checks, or the ``patience`` high. What a check waits for and
+does not see it tells as ``Result.seen``.
 """
 
 from msgflo.conformance.bench import Check

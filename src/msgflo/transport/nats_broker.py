@@ -322,7 +322,9 @@ class Broker(contract.Broker):
     # Dead letters.
 
     async def dead_letters(self, queue: str, limit: int = 100, after: str = "") -> list[DeadLetter]:
-        first = _sequence(after) + 1 if after else 1
+        first = _sequence(after) + 1
+        if after and first == 1:
+            raise TransportError(f"{after!r} is not the key of a dead letter")
         await self.wiring.load()
         found: list[DeadLetter] = []
         async for stored in self.wiring.dead_letters(queue, first, batch=min(limit, 500)):

@@ -279,6 +279,9 @@ class Wiring:
     ) -> int:
         """Publish a message into a stream, and return its number when it is stored.
 
+        One that the server knows again by its ``Nats-Msg-Id`` is published again if the connection
+        breaks.
+
         Raises:
             ApiError: refused.
             ConnectionLost: nobody knows.
@@ -290,13 +293,11 @@ class Wiring:
             await self.link.ready(max(0.01, end - loop.time()))
             try:
                 reply = await self.link.request(subject, body, 5.0, block)
-            except ConnectionLost:
-                raise
-            except TransportError:
-                # No stream takes it (yet).
-                if loop.time() + 0.2 >= end:
+            except TransportError as error:
+                unknown = isinstance(error, ConnectionLost) and "Nats-Msg-Id" not in headers
+                if unknown or loop.time() + 0.2 >= end or self.link.closed:
                     raise
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.1)  # or no stream takes it (yet)
                 continue
             answer = json.loads(reply.body)
             if "error" in answer:
