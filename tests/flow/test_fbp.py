@@ -1,4 +1,3 @@
-import os
 import re
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from msgflo.errors import GraphError, GraphSyntaxError
 from msgflo.flow.fbp import dump_fbp, parse_fbp, unsayable
 from msgflo.flow.graph import Edge, Endpoint, Graph, Initial, Node
 from msgflo.flow.graphjson import load_json
+from realgraphs import WHY_NOT, real_graphs
 
 GRAPHS = Path(__file__).parent / "graphs"
 TEXTS = sorted(GRAPHS.glob("*.fbp"))
@@ -337,14 +337,9 @@ def test_a_text_cut_anywhere_is_read_or_refused_with_a_place(path: Path) -> None
             assert found.column <= len(found.source) + 1
 
 
-REAL = os.environ.get("MSGFLO_REAL_GRAPHS")
-
-
-@pytest.mark.skipif(not REAL, reason="MSGFLO_REAL_GRAPHS names no folder")
+@pytest.mark.skipif(not real_graphs("*.fbp"), reason=WHY_NOT)
 def test_graphs_found_in_practice_are_read_and_written_back() -> None:
-    paths = sorted(Path(REAL or "").rglob("*.fbp"))
-    assert paths
-    for path in paths:
+    for path in real_graphs("*.fbp"):
         graph = parse_fbp(path.read_text(), path.name)
         assert parse_fbp(dump_fbp(graph)) == graph
 

@@ -17,6 +17,7 @@ from msgflo.flow.fbp import dump_fbp, parse_fbp
 from msgflo.flow.graph import Graph
 from msgflo.flow.graphjson import dump_json
 from msgflo.flow.values import same
+from realgraphs import real_graphs
 
 HERE = Path(__file__).parent
 INSTALLED = HERE.parent.parent / "build" / "npm-fbp"
@@ -113,8 +114,7 @@ def check_agree(reference: Reference, text: str, case_sensitive: bool = False) -
 
 def fixtures() -> list[Path]:
     found = sorted((HERE / "graphs").glob("*.fbp"))
-    real = os.environ.get("MSGFLO_REAL_GRAPHS")
-    return found + (sorted(Path(real).rglob("*.fbp")) if real else [])
+    return found + real_graphs("*.fbp")
 
 
 @pytest.mark.parametrize("path", fixtures(), ids=lambda path: path.stem)

@@ -1,5 +1,4 @@
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -9,13 +8,9 @@ from hypothesis import strategies as st
 from msgflo.errors import GraphError, GraphSyntaxError
 from msgflo.flow.graph import Endpoint, Graph
 from msgflo.flow.graphjson import dump_json, load_json
+from realgraphs import WHY_NOT, real_graphs
 
 GRAPHS = Path(__file__).parent / "graphs"
-
-
-def real_graphs() -> list[Path]:
-    folder = os.environ.get("MSGFLO_REAL_GRAPHS")
-    return sorted(Path(folder).rglob("*.json")) if folder else []
 
 
 @pytest.mark.parametrize("path", sorted(GRAPHS.glob("*.json")), ids=lambda path: path.stem)
@@ -28,10 +23,10 @@ def test_loading_and_saving_changes_nothing(path: Path) -> None:
     assert graph.nodes
 
 
-@pytest.mark.skipif(not real_graphs(), reason="MSGFLO_REAL_GRAPHS names no folder")
+@pytest.mark.skipif(not real_graphs("*.json"), reason=WHY_NOT)
 def test_graphs_found_in_practice_load_and_save_unchanged() -> None:
     loaded = 0
-    for path in real_graphs():
+    for path in real_graphs("*.json"):
         found = json.loads(path.read_text())
         if "processes" not in found:
             continue

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from msgflo.errors import DefinitionError
 from msgflo.flow.discovery import Port
 from msgflo.processes.foreign import parse_foreign, read_foreign
+from realgraphs import WHY_NOT, real_graphs
 
 MAP = """
 component: station/Display
@@ -177,3 +178,11 @@ def test_a_file_that_is_missing_or_no_text_is_refused_with_its_name(tmp_path):
 def test_any_text_is_a_definition_or_a_definition_error(text):
     with contextlib.suppress(DefinitionError):
         parse_foreign(text)
+
+
+@pytest.mark.skipif(not real_graphs("components/*.yml"), reason=WHY_NOT)
+def test_definitions_found_in_practice_are_read():
+    for path in real_graphs("components/*.yml"):
+        definition = read_foreign(path).definition("here")
+        assert definition.component
+        assert all("#ROLE" not in port.queue for port in definition.outports), path
