@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,16 @@ def repeat(value: object) -> object:
 @msgflo.component("Fails")
 def fails(value: object) -> object:
     raise ValueError("it is broken")
+"""
+
+GREET = """
+import msgflo
+from msgflo import Param
+
+
+@msgflo.component("Greet")
+def greet(name: str, greeting: Param[str] = "Hello") -> str:
+    return f"{greeting}, {name}!"
 """
 
 CASE = "- {name: a name, assertion: should pass, inputs: {in: 1}, expect: {out: {equals: 1}}}\n"
@@ -119,3 +130,39 @@ def test_each_case_gets_the_verdict_that_its_text_says(project, path):
     assert [case["status"] for case in cases] == [verdicts[case["assertion"]] for case in cases]
     assert all("expect" in case["error"] for case in cases if case["status"] == "failed")
     assert done.returncode == (2 if "failed" in {case["status"] for case in cases} else 0)
+
+
+@pytest.mark.timeout(120)
+def test_suites_have_the_same_verdicts_on_msgflo_run_as_in_process(tmp_path):
+    """The command starts ``msgflo run``; fixtures are built and stopped by the protocol."""
+    with socket.socket() as it:
+        it.bind(("127.0.0.1", 0))
+        port = it.getsockname()[1]
+    (tmp_path / "components").mkdir()
+    (tmp_path / "components" / "Greet.py").write_text(GREET)
+    (tmp_path / "suite.yaml").write_text("""
+topic: Greet
+name: with settings
+timeout: 20000
+fixture:
+  type: fbp
+  data: |
+    INPORT=a.IN:IN
+    OUTPORT=b.OUT:OUT
+    'Moin' -> GREETING a(Greet) OUT -> IN b(Greet)
+cases:
+- {name: one, assertion: a, inputs: {in: Ada}, expect: {out: {equals: "Hello, Moin, Ada!!"}}}
+- {name: two, assertion: a, inputs: {in: Bob}, expect: {out: {equals: "Hello, Moin, Ada!!"}}}
+- {name: three, assertion: a, inputs: {in: 5}, expect: {out: {equals: 5}}, timeout: 500}
+""")
+    here = msgflo_test("suite.yaml", cwd=tmp_path)
+    command = f"{sys.executable} -m msgflo run --port {port}"
+    there = msgflo_test(
+        "--address", f"ws://127.0.0.1:{port}", "--command", command,
+        "--start-timeout", "30", "suite.yaml", cwd=tmp_path,
+    )  # fmt: skip
+    for done in (here, there):
+        assert done.returncode == 2, done.stderr
+        assert done.stdout.startswith("with settings\n  one\n    a: ✓\n  two\n    a: ✗ Error: ")
+        assert "  three\n    a: ✗ Error: " in done.stdout
+    assert here.stdout.splitlines()[:5] == there.stdout.splitlines()[:5]

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 import click
 import msgspec
 
+from msgflo.cli import recording
 from msgflo.errors import SpecError
 from msgflo.project import find_root, write_atomically
 from msgflo.spec.files import load_suites
@@ -24,7 +25,7 @@ __all__ = ["test"]
 
 
 @click.command()
-@click.argument("files", metavar="[FILE|FOLDER|URL]...", nargs=-1)
+@click.argument("files", metavar="[FILE|FOLDER|URL|ROLE]...", nargs=-1)
 @click.option("--address", help="Run them on the runtime there, such as ws://localhost:3569.")
 @click.option("--command", help="Run them on a runtime that this command line starts.")
 @click.option(
@@ -44,6 +45,31 @@ __all__ = ["test"]
     show_default=True,
     help="Seconds for each answer of the runtime.",
 )
+@click.option("--record", is_flag=True, help="Write suites of what passes ROLEs that run.")
+@click.option(
+    "--into", type=click.Path(path_type=Path), help="With --record: the file. [spec/ROLE.yaml]"
+)
+@click.option(
+    "--count",
+    "-n",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="With --record: cases of each role.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0),
+    default=60.0,
+    show_default=True,
+    help="With --record: seconds to wait for them.",
+)
+@click.option(
+    "--graph",
+    type=click.Path(path_type=Path),
+    help="With --record: the graph that runs, for its initial packets.",
+)
+@click.option("--broker", help="With --record: the broker's URL. [env: MSGFLO_BROKER]")
 @click.option("--component-tests", is_flag=True, help="Run the suites of the components too.")
 @click.option("--junit", type=click.Path(path_type=Path), help="Write JUnit XML to this file.")
 @click.option("--json", "json_output", is_flag=True, help="Print the results as JSON instead.")
@@ -60,6 +86,12 @@ def test(
     secret: str,
     start_timeout: float,
     command_timeout: float,
+    record: bool,
+    into: Path | None,
+    count: int,
+    timeout: float,
+    graph: Path | None,
+    broker: str | None,
     component_tests: bool,
     junit: Path | None,
     json_output: bool,
@@ -72,8 +104,23 @@ def test(
     run in this process, over queues in memory; with --address or --command, whatever a runtime of
     the FBP protocol has.
 
+    With --record: watch the ROLEs of a network that runs (without any: all of them), and write
+    what goes in and what comes out as suites.
+
     Exit status: 0 if all passed, 2 if some failed, 1 if some could not be set up.
     """
+    if record:
+        return asyncio.run(
+            recording.record(
+                files,
+                count=count,
+                timeout=timeout,
+                into=into,
+                graph=graph,
+                url=broker,
+                project=project,
+            )
+        )
     named = files
     if not named and not component_tests:
         folder = (project or find_root(Path.cwd())) / "spec"

@@ -98,7 +98,8 @@ def dump_yaml(documents: Iterable[Any]) -> str:
             style = None
             if not data.isprintable():
                 lines = data.removesuffix("\n").split("\n")
-                as_it_is = all(it.isprintable() and it == it.strip() and it for it in lines)
+                as_it_is = all(it.isprintable() and it == it.strip() for it in lines)
+                as_it_is = as_it_is and bool(lines[0]) and bool(lines[-1])
                 style = "|" if as_it_is else '"'
             return self.represent_scalar(f"{_TAG}str", data, style=style)
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import os
 import secrets
+import signal
 import string
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -96,9 +98,13 @@ class Remote(Runtime):
     async def ports(self, component: str) -> tuple[list[str], list[str]]:
         """Return the names of a component's inports and outports, as the runtime lists them."""
         components = await self._list()
-        if component not in components:
+        base = component.rpartition("/")[2]
+        alike = [name for name in components if name.rpartition("/")[2] == base]
+        # Some runtimes find a component under any namespace, and list it under one of them.
+        named = component if component in components else alike[0] if len(alike) == 1 else ""
+        if not named:
             raise UnknownComponent(component, components, "(asked the runtime)")
-        found = components[component]
+        found = components[named]
         return _ids(found.get("inPorts")), _ids(found.get("outPorts"))
 
     async def _list(self) -> dict[str, Mapping[str, Any]]:
@@ -270,4 +276,8 @@ class _Child:
     async def end(self) -> None:
         spawned, self._spawned = self._spawned, None
         if spawned is not None:
-            await spawned.end(_GRACE)
+            # The shell and what it runs first: a runtime ends its own processes in their order.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(spawned.pid, signal.SIGTERM)
+            await asyncio.wait([spawned.exited], timeout=_GRACE)
+            await spawned.end(0.5)
