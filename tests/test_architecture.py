@@ -40,7 +40,7 @@ GROUPS = {
     "broker": ["broker"],
     "coordinator": ["coordinator"],
     "protocol": ["protocol"],
-    "serving": ["protocol.server"],
+    "serving": ["protocol.server", "protocol.replay"],
     "testing": ["testing"],
     "conformance": ["conformance"],
     "spec": ["spec"],

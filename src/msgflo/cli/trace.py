@@ -7,9 +7,11 @@ import re
 import secrets
 import signal
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
@@ -302,6 +304,90 @@ async def _message(
         for line in way_lines(way, mark=ids):
             click.echo(line)
     return 0
+
+
+# replay
+
+
+@trace.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option("--port", type=click.IntRange(0, 65535), default=3333, show_default=True)
+@click.option("--ide", default="http://app.flowhub.io", show_default=True, help="The UI to use.")
+@click.option(
+    "--open/--no-open", "-o/-n", "opened", default=False, help="Open it in a browser. [default: no]"
+)
+@click.option(
+    "--speed",
+    type=click.FloatRange(0),
+    default=1.0,
+    show_default=True,
+    help="So many times faster than it was; 0: all at once.",
+)
+@click.option("--step", is_flag=True, help="One event at a time, each when Enter is pressed.")
+def replay(
+    file: Path, host: str, port: int, ide: str, opened: bool, speed: float, step: bool
+) -> None:
+    """Let a UI see a trace: as a runtime whose network does once more what it did.
+
+    Whoever connects to it and starts the network sees the recorded packets pass. Nothing of it can
+    be changed. To send recorded messages into a network that runs, see msgflo trace resend.
+    """
+    asyncio.run(_replay(_read(file), host, port, ide, opened, speed, step))
+
+
+async def _replay(
+    found: Flowtrace, host: str, port: int, ide: str, opened: bool, speed: float, step: bool
+) -> None:
+    # Imported here: the other commands need no web server.
+    from msgflo.protocol.replay import Replay
+    from msgflo.protocol.server import Listener, live_url
+
+    def show_event(event: Event) -> None:
+        for line in event_lines([event]):
+            click.echo(line if len(line) < 200 else f"{line[:200]}…", err=True)
+
+    made = Replay(
+        found, speed=speed, step=step, shown=show_event if step else lambda _: None, now=time.time
+    )
+    parts = urlsplit(ide)
+    listener = Listener(
+        lambda: made.identity,
+        made.converse,
+        guarded=True,  # there is nothing that a client could change, or start
+        host=host,
+        port=port,
+        ide=ide,
+        origins=[f"{parts.scheme}://{parts.netloc}"],
+    )
+    await listener.start()
+    done = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, done.set)
+    if step:
+        threading.Thread(target=_lines, args=[loop, made.advance, done.set], daemon=True).start()
+    try:
+        url = live_url(host, listener.port, made.identity.id, ide=ide)
+        click.echo(f"Trace live URL: {url}")
+        click.echo(f"{len(made.events)} events of {made.main}; Ctrl-C stops it", err=True)
+        if made.untold:
+            click.echo(f"{made.untold} events cannot be told to a UI", err=True)
+        if opened:
+            click.launch(url)
+        await done.wait()
+    finally:
+        await listener.close()
+
+
+def _lines(
+    loop: asyncio.AbstractEventLoop, each: Callable[[], None], end: Callable[[], object]
+) -> None:
+    """Call back for each line of the standard input, and at its end."""
+    with contextlib.suppress(RuntimeError):  # the loop is closed: it is over
+        for _ in sys.stdin:
+            loop.call_soon_threadsafe(each)
+        loop.call_soon_threadsafe(end)
 
 
 # resend

@@ -11,8 +11,8 @@ import html
 import logging
 import socket
 from collections import deque
-from collections.abc import Collection, Sequence
-from typing import Final
+from collections.abc import Callable, Collection, Sequence
+from typing import Final, Protocol
 from urllib.parse import quote
 
 import uvicorn
@@ -24,10 +24,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from msgflo.errors import ConfigurationError
 from msgflo.protocol.access import Access, is_loopback, may_connect
-from msgflo.protocol.session import Session
-from msgflo.protocol.workspace import Workspace
+from msgflo.protocol.session import Output, Session
+from msgflo.protocol.workspace import Identity, Workspace
 
-__all__ = ["DEFAULT_PORT", "Routes", "Server", "live_url"]
+__all__ = ["DEFAULT_PORT", "Conversation", "Listener", "Routes", "Server", "live_url"]
 
 Routes = Sequence[BaseRoute]
 """What else is served by HTTP on the same port."""
@@ -71,12 +71,23 @@ def live_url(host: str, port: int, identity: str, secret: str = "", ide: str = "
     return f"{base}#runtime/endpoint?{quote(said, safe='')}"
 
 
-class Server:
-    """Serves a workspace until it is closed.
+class Conversation(Protocol):
+    """What is said to one client, and what is answered."""
+
+    def receive(self, data: str | bytes) -> None:
+        """Take a message. No message can make this raise."""
+
+    def close(self) -> None:
+        """The client has gone. Idempotent."""
+
+
+class Listener:
+    """Takes clients, and has a conversation with each, until it is closed.
 
     Args:
-        workspace: what clients share.
-        access: the secrets.
+        identity: returns what the runtime says of itself, on its page.
+        converse: makes the conversation with a client, to whom messages go by an output.
+        guarded: whether a secret is needed.
         host: the address to listen at.
         port: the port; 0: any that is free.
         others: try so many ports behind it if it is taken.
@@ -90,9 +101,10 @@ class Server:
 
     def __init__(
         self,
-        workspace: Workspace,
-        access: Access,
+        identity: Callable[[], Identity],
+        converse: Callable[[Output], Conversation],
         *,
+        guarded: bool = False,
         host: str = "127.0.0.1",
         port: int = DEFAULT_PORT,
         others: int = 0,
@@ -100,13 +112,13 @@ class Server:
         ide: str = "",
         routes: Routes = (),
     ) -> None:
-        if not is_loopback(host) and not access.guarded:
+        if not is_loopback(host) and not guarded:
             raise ConfigurationError(
                 f"the runtime would listen at {host} for everybody, and whoever reaches it can "
                 f"start programs; set a secret, or listen at 127.0.0.1"
             )
-        self._workspace = workspace
-        self._access = access
+        self._identity = identity
+        self._converse = converse
         self.host = host
         self._port = port
         self._others = others
@@ -200,12 +212,12 @@ class Server:
         self._clients.add(client)
         try:
             await socket.accept("noflo" if "noflo" in asked else None)
-            await client.serve(self._workspace, self._access)
+            await client.serve(self._converse(client))
         finally:
             self._clients.discard(client)
 
     async def _page(self, _request: Request) -> Response:
-        identity = self._workspace.desk.identity
+        identity = self._identity()
         url = live_url(self.host, self._port, identity.id, ide=self._ide)
         return HTMLResponse(
             f"<!doctype html><meta charset=utf-8><title>MsgFlo</title>"
@@ -213,6 +225,43 @@ class Server:
             f"<p>A MsgFlo runtime, id {html.escape(identity.id)}. It speaks the FBP runtime "
             f"protocol on this address. <a id=flowhub_url href='{html.escape(url)}'>Open in "
             f"Flowhub</a></p>"
+        )
+
+
+class Server(Listener):
+    """Serves a workspace until it is closed.
+
+    Args:
+        workspace: what clients share.
+        access: the secrets.
+        host, port, others, origins, ide, routes: as of a :class:`Listener`.
+
+    Raises:
+        ConfigurationError: it would listen to others than this machine, without a secret.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        access: Access,
+        *,
+        host: str = "127.0.0.1",
+        port: int = DEFAULT_PORT,
+        others: int = 0,
+        origins: Collection[str] = (),
+        ide: str = "",
+        routes: Routes = (),
+    ) -> None:
+        super().__init__(
+            lambda: workspace.desk.identity,
+            lambda output: Session(workspace, access, output),
+            guarded=access.guarded,
+            host=host,
+            port=port,
+            others=others,
+            origins=origins,
+            ide=ide,
+            routes=routes,
         )
 
 
@@ -259,9 +308,8 @@ class _Client:
             if self._task is not None:
                 self._task.cancel()
 
-    async def serve(self, workspace: Workspace, access: Access) -> None:
+    async def serve(self, session: Conversation) -> None:
         """Talk until either side has enough."""
-        session = Session(workspace, access, self)
         sending = asyncio.create_task(self._send())
         self._task = asyncio.create_task(self._receive(session))
         try:
@@ -281,7 +329,7 @@ class _Client:
                 async with asyncio.timeout(1.0):
                     await self._socket.close(code, reason)
 
-    async def _receive(self, session: Session) -> None:
+    async def _receive(self, session: Conversation) -> None:
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
