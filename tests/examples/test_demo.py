@@ -86,6 +86,7 @@ def test_stopped_amid_the_job_it_says_so_by_its_exit_status_and_leaves_nobody(
         assert second.end() == 0, "\n".join(second.lines)
 
 
+@pytest.mark.timeout(600)  # two runs, and the packages are fetched before the first
 def test_a_fresh_clone_needs_one_command(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
