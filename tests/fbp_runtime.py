@@ -50,7 +50,7 @@ class FbpRuntime:
             message = json.loads(text)
             protocol, command = message["protocol"], message["command"]
             payload = dict(message["payload"])
-            allowed = payload.pop("secret", None) == self.secret
+            allowed = payload.pop("secret", "") == self.secret
             self.received.append((f"{protocol}:{command}", payload))
 
             async def say(protocol, command, payload):

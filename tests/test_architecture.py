@@ -94,7 +94,7 @@ LIBRARIES = {
     "rich": "cli",
     "starlette": "protocol.server",
     "uvicorn": "protocol.server",
-    "websockets": "spec.connection",
+    "websockets": "protocol.client",
     "prometheus_client": "trace.metrics",
     "opentelemetry": "otel",
     "pydantic": "payload",
@@ -106,7 +106,6 @@ EVERYWHERE = {"msgspec", "msgflo"}
 
 # Modules that are parts of another one, and are tested by its tests.
 TESTED_WITH = {
-    "spec.connection": "spec/test_remote",
     "__main__": "cli/test_cli",
     "cli.connecting": "cli/test_messages",
     "cli.options": "cli/test_messages",

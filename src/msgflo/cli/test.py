@@ -16,7 +16,6 @@ from msgflo.errors import SpecError
 from msgflo.project import find_root, write_atomically
 from msgflo.spec.files import load_suites
 from msgflo.spec.inprocess import InProcess
-from msgflo.spec.remote import DEFAULT_ADDRESS, Remote
 from msgflo.spec.report import as_json, as_text, exit_status, junit_xml, summary
 from msgflo.spec.runner import CaseResult, Runtime, SuiteResult, run_suites
 from msgflo.spec.suite import Suite
@@ -136,6 +135,9 @@ def test(
     async def run() -> list[SuiteResult]:
         if address is None and command is None:
             return await _in_process(suites, project, component_tests, report)
+        # Loaded on use: suites that run in this process need no client of the protocol.
+        from msgflo.spec.remote import DEFAULT_ADDRESS, Remote
+
         runtime = await Remote.open(
             address or DEFAULT_ADDRESS,
             secret=secret,

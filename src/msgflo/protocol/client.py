@@ -169,6 +169,14 @@ class Client:
             finally:
                 self._open = None
 
+    async def tell(self, protocol: str, command: str, /, **payload: Any) -> None:
+        """Send a message to which this runtime does not answer.
+
+        Raises:
+            ProtocolError: the connection is lost.
+        """
+        await self._send(protocol, command, payload)
+
     async def ask(self, command: str, /, **payload: Any) -> dict[str, Any]:
         """Send a command of the protocol ``msgflo``, and return its answer. Many at a time.
 
@@ -229,7 +237,9 @@ class Client:
             raise ProtocolError(self._lost or "the client is not connected")
         message: dict[str, Any] = {"protocol": protocol, "command": command, "payload": payload}
         if self._secret:
+            # Ours reads either; most runtimes look into the payload.
             message["secret"] = self._secret
+            message["payload"] = {**payload, "secret": self._secret}
         if request:
             message["requestId"] = request
         try:

@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from msgflo.errors import SpecError, UnknownComponent
+from msgflo.errors import ProtocolError, SpecError, UnknownComponent
 from msgflo.flow.graph import Graph
 from msgflo.processes.command import Command
 from msgflo.processes.spawn import Spawned, spawn, why_not
-from msgflo.spec.connection import Connection, Refused
+from msgflo.protocol.client import Client
 from msgflo.spec.runner import Fault, Network, Packet, Runtime
 from msgflo.spec.suite import Suite, parse_suites
 
@@ -34,11 +34,22 @@ _GRACE: Final = 10.0
 class Remote(Runtime):
     """Runs fixtures on a runtime elsewhere. :meth:`open` makes one."""
 
-    def __init__(self, connection: Connection, patience: float, child: "_Child | None") -> None:
+    def __init__(
+        self,
+        client: Client,
+        runtime: Mapping[str, Any],
+        patience: float,
+        printed: Callable[[str], None],
+        child: "_Child | None",
+    ) -> None:
         self.patience = patience
-        self._connection = connection
+        self._client = client
+        self._runtime = runtime
+        self._printed = printed
         self._child = child
         self._components: dict[str, Mapping[str, Any]] | None = None
+        self._networks: list[RemoteNetwork] = []
+        self._hearing = asyncio.create_task(self._hear())
 
     @classmethod
     async def open(
@@ -64,6 +75,8 @@ class Remote(Runtime):
         Raises:
             SpecError: it is not there in time, or cannot run graphs.
         """
+        if not address.startswith(("ws://", "wss://")):
+            raise SpecError(f"{address!r} is no address of a runtime; expected ws://HOST:PORT")
         child = None
         if command:
             if await _listens(address):
@@ -72,28 +85,31 @@ class Remote(Runtime):
                     f"what is tested; stop it, or leave out --command"
                 )
             child = await _Child.start(command, printed)
+        client = None
         try:
-            connection = await _connect(address, secret, start_timeout, command_timeout, child)
-            missing = [it for it in _NEEDED if it not in connection.capabilities]
-            if missing:
-                await connection.close()
-                raise SpecError(
-                    f"the runtime at {address} cannot run suites: it lacks {', '.join(missing)}"
-                    if connection.capabilities
-                    else f"the runtime at {address} provides no capabilities; is it a secret that "
-                    f"it wants (--secret)?"
-                )
+            client = await _connected(address, secret, start_timeout, command_timeout, child)
+            runtime = await client.command("runtime", "getruntime")
+            _check(runtime, address)
+            return cls(client, runtime, start_timeout, printed, child)
         except BaseException:
+            if client is not None:
+                await client.close()
             if child is not None:
                 await child.end()
             raise
 
-        def heard(protocol: str, command: str, payload: Mapping[str, Any]) -> None:
-            if (protocol, command) == ("network", "output") and payload.get("message"):
-                printed(str(payload["message"]))
-
-        connection.listen(heard, lambda _reason: None)
-        return cls(connection, start_timeout, child)
+    async def _hear(self) -> None:
+        """Hand on what the runtime says without being asked."""
+        try:
+            async for push in self._client.pushes():
+                said = push.payload if isinstance(push.payload, dict) else {}
+                if (push.protocol, push.command) == ("network", "output") and said.get("message"):
+                    self._printed(str(said["message"]))
+                for network in self._networks:
+                    network.heard(push.protocol, push.command, said)
+        except ProtocolError as error:
+            for network in self._networks:
+                network.happened.put_nowait(Fault(str(error)))
 
     async def ports(self, component: str) -> tuple[list[str], list[str]]:
         """Return the names of a component's inports and outports, as the runtime lists them."""
@@ -109,34 +125,26 @@ class Remote(Runtime):
 
     async def _list(self) -> dict[str, Mapping[str, Any]]:
         if self._components is None:
-            found: dict[str, Mapping[str, Any]] = {}
-
-            def heard(protocol: str, command: str, payload: Mapping[str, Any]) -> None:
-                if (protocol, command) == ("component", "component"):
-                    found[str(payload.get("name"))] = payload
-
-            unlisten = self._connection.listen(heard, lambda _reason: None)
-            try:
-                await self._connection.command("component", "list", {})
-            finally:
-                unlisten()
-            self._components = found
+            listed = await self._client.command("component", "list")
+            self._components = {str(it["name"]): it for it in listed if _is_named(it)}
         return self._components
 
     async def start(self, graph: Graph) -> "RemoteNetwork":
         """Build a graph in the runtime, and start it."""
         alphabet = string.ascii_letters + string.digits
         name = f"fixture.{''.join(secrets.choice(alphabet) for _ in range(10))}"
-        command = self._connection.command
-        network = RemoteNetwork(graph, self._connection, name)
+        command = self._client.command
+        network = RemoteNetwork(graph, self._client, name, answered=_version(self._runtime) >= 0.7)
+        # One at a time: of what is heard now, nothing is about a network before it.
+        self._networks[:] = [network]
         try:
             described = {"name": graph.name or name, "library": "", "icon": "", "description": ""}
-            await command("graph", "clear", {"id": name, "main": False, **described})
+            await command("graph", "clear", id=name, main=False, **described)
             for change in graph.changes():
                 if change.kind not in ("changeproperties", "addgroup"):
                     payload = {"metadata": {}, **change.payload, "graph": name}
-                    await command("graph", change.kind, payload)
-            await command("network", "start", {"graph": name})
+                    await command("graph", change.kind, **payload)
+            await command("network", "start", graph=name)
         except BaseException:
             await network.stop()
             raise
@@ -144,22 +152,51 @@ class Remote(Runtime):
 
     async def component_suites(self) -> list[Suite]:
         """Return the suites that the sources of its components come with."""
-        if "component:getsource" not in self._connection.capabilities:
+        if "component:getsource" not in self._runtime["capabilities"]:
             return []
         suites: list[Suite] = []
         for component in await self._list():
-            with contextlib.suppress(SpecError):  # of no source; or tests of another kind
-                source = await self._connection.command(
-                    "component", "getsource", {"name": component}
-                )
+            # One has no source to show; or its tests are of another kind.
+            with contextlib.suppress(ProtocolError, SpecError):
+                source = await self._client.command("component", "getsource", name=component)
                 suites += parse_suites(str(source.get("tests") or ""), f"{component}, its tests")
         return suites
 
     async def close(self) -> None:
         """Disconnect, and end the runtime if it was started here. Idempotent."""
-        await self._connection.close()
+        self._networks.clear()
+        self._hearing.cancel()
+        await asyncio.gather(self._hearing, return_exceptions=True)
+        await self._client.close()
         if self._child is not None:
             await self._child.end()
+
+
+def _check(runtime: Any, address: str) -> None:
+    """Refuse a runtime that cannot run suites."""
+    said = runtime if isinstance(runtime, dict) else {}
+    capabilities = said.get("capabilities")
+    if not isinstance(capabilities, list) or not capabilities:
+        raise SpecError(
+            f"the runtime at {address} provides no capabilities; is it a secret that it wants "
+            f"(--secret)?"
+        )
+    missing = [it for it in _NEEDED if it not in capabilities]
+    if missing:
+        raise SpecError(
+            f"the runtime at {address} cannot run suites: it lacks {', '.join(missing)}"
+        )
+
+
+def _version(runtime: Mapping[str, Any]) -> float:
+    try:
+        return float(str(runtime.get("version")))
+    except ValueError:
+        return 0.7
+
+
+def _is_named(component: Any) -> bool:
+    return isinstance(component, dict) and "name" in component
 
 
 def _ids(ports: Any) -> list[str]:
@@ -170,16 +207,15 @@ def _ids(ports: Any) -> list[str]:
 class RemoteNetwork(Network):
     """A fixture that runs in a runtime elsewhere."""
 
-    def __init__(self, graph: Graph, connection: Connection, name: str) -> None:
+    def __init__(self, graph: Graph, client: Client, name: str, *, answered: bool) -> None:
         super().__init__(graph)
-        self._connection = connection
+        self._client = client
         self._name = name
+        self._answered = answered
         self._running = True
-        self._unlisten = connection.listen(
-            self._heard, lambda reason: self.happened.put_nowait(Fault(reason))
-        )
 
-    def _heard(self, protocol: str, command: str, payload: Mapping[str, Any]) -> None:
+    def heard(self, protocol: str, command: str, payload: Mapping[str, Any]) -> None:
+        """Take what the runtime says without being asked, as far as it is about this network."""
         mine = payload.get("graph") == self._name
         match protocol, command:
             case "runtime", "packet" if mine and payload.get("event") == "data":
@@ -194,36 +230,39 @@ class RemoteNetwork(Network):
     async def send(self, port: str, data: Any) -> None:
         """Send a packet to an exported inport."""
         packet = {"port": port, "event": "data", "payload": data, "graph": self._name}
-        await self._connection.command("runtime", "packet", packet)
+        if self._answered:
+            await self._client.command("runtime", "packet", **packet)
+        else:  # before version 0.7 of the protocol
+            await self._client.tell("runtime", "packet", **packet)
 
     async def settled(self) -> None:
         """Return at once: no message of the protocol tells of it."""
 
     async def stop(self) -> None:
         """Stop it. The graph stays in the runtime: no message of the protocol removes one."""
-        self._unlisten()
         if self._running:
             self._running = False
-            with contextlib.suppress(Refused):
-                await self._connection.command("network", "stop", {"graph": self._name})
+            with contextlib.suppress(ProtocolError):
+                await self._client.command("network", "stop", graph=self._name)
 
 
-async def _connect(
+async def _connected(
     address: str, secret: str, start_timeout: float, command_timeout: float, child: "_Child | None"
-) -> Connection:
+) -> Client:
     deadline = asyncio.get_running_loop().time() + start_timeout
     while True:
+        client = Client(address, secret=secret, timeout=command_timeout)
         try:
-            return await Connection.open(address, secret, command_timeout)
-        except Refused:
-            raise
-        except SpecError as error:
+            await client.connect()
+        except ProtocolError as error:
             if child is not None and child.exited:
                 raise SpecError(child.why()) from None
             if asyncio.get_running_loop().time() + _PAUSE > deadline:
                 said = f" within {start_timeout:g} s (--start-timeout)" if child else ""
                 printed = f"\n{child.why()}" if child is not None else ""
                 raise SpecError(f"{error}{said}{printed}") from None
+        else:
+            return client
         await asyncio.sleep(_PAUSE)
 
 
