@@ -447,7 +447,8 @@ class Session:
             tgt = Endpoint(edge.tgt.node, edge.tgt.port, edge.tgt.index)
             src = edge.src and Endpoint(edge.src.node, edge.src.port, edge.src.index)
             edges.add((src, tgt))
-            said.append(({"src": src.payload()} if src else {}) | {"tgt": tgt.payload()})
+            if src:  # the schemas have no edge without
+                said.append({"src": src.payload(), "tgt": tgt.payload()})
         self._watching[sheet.id] = _Watching(frozenset(edges))
         self._edges = {key: bucket for key, bucket in self._edges.items() if key[0] != sheet.id}
         self._answer(message, "edges", {"graph": sheet.id, "edges": said})
@@ -544,8 +545,7 @@ class Session:
         return {"graph": sheet.id}
 
     def _sheet(self, payload: Mapping[str, Any]) -> Sheet:
-        name = payload.get("graph", self._workspace.main.id)
-        return self._workspace.sheet(name if isinstance(name, str) else None)
+        return self._workspace.sheet(payload.get("graph", self._workspace.main.id))
 
 
 def _history(sheet: Sheet) -> dict[str, Any]:

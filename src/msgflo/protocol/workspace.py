@@ -316,14 +316,16 @@ class Workspace:
         self.desk = desk
         self.now = now
 
-    def sheet(self, name: str | None) -> Sheet:
-        """Return the graph of an id.
+    def sheet(self, name: Any) -> Sheet:
+        """Return the graph of an id, as a client has named it.
 
         Raises:
             GraphError: in the words by which clients know what is meant.
         """
         if not name:
             raise GraphError("No graph specified")
+        if not isinstance(name, str):
+            raise GraphError(f"graph is of type {type(name).__name__}; expected a text")
         found = self.sheets.get(name)
         if found is None:
             raise GraphError("Requested graph not found")

@@ -104,8 +104,7 @@ class Operations:
     # What is meant.
 
     def _sheet(self, payload: Mapping[str, Any]) -> Sheet:
-        name = payload.get("graph", self._workspace.main.id)
-        return self._workspace.sheet(name if isinstance(name, str) else None)
+        return self._workspace.sheet(payload.get("graph", self._workspace.main.id))
 
     def _live(self, payload: Mapping[str, Any]) -> tuple[Sheet, LiveNetwork]:
         sheet = self._sheet(payload)
