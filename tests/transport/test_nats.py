@@ -374,6 +374,19 @@ async def test_a_stream_that_somebody_deletes_is_made_again(nats_server: str):
         await room_is_whole(broker, worker, 2)
 
 
+async def test_who_only_takes_finds_a_stream_that_was_deleted_too(nats_server: str):
+    async with network(nats_server) as (broker, _, [worker]):
+        await broker.bind(SHARED)
+        await worker.take(1)
+        await broker.link.api(f"STREAM.DELETE.{broker.names.stream}")
+        consumer = broker.names.consumer(QUEUE)
+        async with asyncio.timeout(30):
+            while await broker.wiring.info(consumer) is None:
+                await asyncio.sleep(0.05)
+        await broker.enqueue(QUEUE, b"1", {MESSAGE_ID: "1"})
+        await until(lambda: worker.numbers == [1])
+
+
 async def test_what_is_put_into_a_queue_while_the_server_is_killed_gets_there(
     nats_server_process: NatsServer,
 ):

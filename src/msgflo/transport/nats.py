@@ -72,7 +72,7 @@ class Client(contract.Client):
         self.names = Names(self.address.namespace)
         self.link = Link(self.address, redacted(url), f"msgflo client {os.getpid()}")
         self.wiring = Wiring(self.link, self.names)
-        self._outbox = Outbox(self.link, self._make_home)
+        self._outbox = Outbox(self.link, self.make_home)
         self._burying = 0
         self._giving_back = 0
         self._late: list[bytes] = []
@@ -187,13 +187,13 @@ class Client(contract.Client):
             for intake in self._intakes.values():
                 intake.forget()
 
-    def _make_home(self) -> None:
+    def make_home(self) -> None:
         """Make the stream again that somebody deleted, and send again what had no home."""
         if not self._making_home and not self._closed:
             self._making_home = True
-            self.find_out(self._make_home_now())
+            self.find_out(self._make_home())
 
-    async def _make_home_now(self) -> None:
+    async def _make_home(self) -> None:
         try:
             await asyncio.sleep(0.1)
             await self._reopen()

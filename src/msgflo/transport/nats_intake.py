@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgflo.errors import TransportError
 from msgflo.transport.contract import MESSAGE_ID, Delivery, Inlet
-from msgflo.transport.nats_link import Subscription, read_headers, status_of
+from msgflo.transport.nats_link import ApiError, Subscription, read_headers, status_of
 from msgflo.transport.nats_topology import read_ack
 
 if TYPE_CHECKING:
@@ -329,6 +329,9 @@ class Feed:
             await self.client.wiring.ensure(self.queue, self.intake.inlet.retention)
         except TransportError as error:
             log.warning("%s: %s", self.queue, error)
+            if isinstance(error, ApiError) and error.code == 404:
+                self.client.make_home()  # the stream is gone, too
+            await asyncio.sleep(_ASK_AGAIN)
         finally:
             self._mending = None
         self.intake.ask_soon()
