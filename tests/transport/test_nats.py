@@ -413,6 +413,36 @@ async def test_what_is_put_into_a_queue_while_the_server_is_killed_gets_there(
         await until(lambda: {*worker.numbers} == {*range(count)})
 
 
+async def test_questions_wait_for_a_server_that_is_about_to_be_back(
+    nats_server_process: NatsServer,
+):
+    async with network(nats_server_process.url) as (broker, feed, [worker]):
+        await broker.bind(SHARED)
+        await worker.take(1)
+        nats_server_process.kill()
+        await until(lambda: not broker.connected and not feed.client.connected)
+        heard: list[bytes] = []
+        asked = [
+            asyncio.create_task(question)
+            for question in (
+                broker.queues(),
+                broker.bindings(),
+                broker.dead_letters(QUEUE),
+                broker.listen(heard.append),
+                broker.tap(SOURCE, lambda tapped: None),
+                broker.bind(COPIED),
+                broker.enqueue(QUEUE, b"1", {MESSAGE_ID: "1"}),
+                feed.client.declare([Inlet("other.IN", 1)], []),
+                feed.client.claim("role"),
+            )
+        ]
+        await asyncio.to_thread(nats_server_process.start)
+        async with asyncio.timeout(40):
+            answers = await asyncio.gather(*asked)
+        assert SHARED in answers[1]
+        assert answers[-1] == 1
+
+
 # Under load.
 
 

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from msgflo.errors import ConnectionLost
 from msgflo.flow.binding import Binding, Kind
 from msgflo.transport.contract import (
     CONTENT_TYPE,
@@ -425,17 +426,24 @@ class Bench:
     ) -> _Seen:
         """Look again and again until a condition holds; return what was seen then.
 
+        Whoever looks may be about to connect again, so that ConnectionLost is no failure yet.
+
         Raises:
             Broken: it does not within the patience; says what was seen last.
         """
         end = asyncio.get_running_loop().time() + self.setting.patience
         while True:
-            seen = await look()
-            self.expect(True, "")
-            if condition(seen):
-                return seen
+            last: object
+            try:
+                last = seen = await look()
+            except ConnectionLost as lost:
+                last = lost
+            else:
+                self.expect(True, "")
+                if condition(seen):
+                    return seen
             if asyncio.get_running_loop().time() > end:
-                raise Broken(f"after {self.setting.patience:g} s, {missing}; seen last: {seen!r}")
+                raise Broken(f"after {self.setting.patience:g} s, {missing}; seen last: {last!r}")
             await asyncio.sleep(POLL)
 
     async def got(self, taker: Taker, *bodies: bytes) -> None:

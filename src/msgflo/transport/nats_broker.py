@@ -37,6 +37,9 @@ _CENSUS_QUIET = 0.03
 _CENSUS_LONGEST = 0.3
 """Seconds: clients that do not answer in this time are not counted."""
 
+_PATIENCE = 10.0
+"""Seconds that a call waits for a connection that broke, before it raises ConnectionLost."""
+
 _DEAD = "dead-"
 
 
@@ -120,13 +123,30 @@ class Broker(contract.Broker):
 
         self.link.subscribe(self.names.discovery, received)
         self._listening = True
-        self._ask()
-        await self.link.barrier()
+        await self._sure_of(self._ask)
 
     async def tell(self, message: bytes) -> None:
-        if not self.link.publish(self.names.telling, message):
-            raise ConnectionLost(f"no connection to the broker at {redacted(self.url)}")
+        await self.link.ready(_PATIENCE)
+        self.link.publish(self.names.telling, message)
         await self.link.barrier()
+
+    async def _sure_of(self, write: Callable[[], object]) -> None:
+        """Return when the server has taken what is written, and all that was before.
+
+        Written again after a reconnect, so it must be something that can be.
+
+        Raises:
+            ConnectionLost: there was no connection for too long.
+        """
+        while True:
+            await self.link.ready(_PATIENCE)
+            broken = self.link.opened
+            write()
+            try:
+                return await self.link.barrier()
+            except ConnectionLost:
+                if self.link.connected and self.link.opened == broken:
+                    raise  # it hangs
 
     def _ask(self) -> None:
         self.link.publish(self.names.telling, b"")
@@ -196,7 +216,7 @@ class Broker(contract.Broker):
                 for subject in (self.names.out(source), self.names.direct(source))
             ],
         )
-        await self.link.barrier()
+        await self._sure_of(lambda: None)
         return tap
 
     # How queues are doing.
@@ -305,9 +325,8 @@ class Broker(contract.Broker):
         inbox = f"{self.link.inbox}.c.{self._number}"
         subscription = self.link.subscribe(inbox, received)
         try:
-            self.link.publish(self.names.census, b"", inbox)
+            await self._sure_of(lambda: self.link.publish(self.names.census, b"", inbox))
             end = asyncio.get_running_loop().time() + _CENSUS_LONGEST
-            await self.link.barrier()
             while (left := end - asyncio.get_running_loop().time()) > 0:
                 heard.clear()
                 try:
