@@ -1,5 +1,6 @@
 """The classic class, as its users know it, without its known faults."""
 
+import contextlib
 import itertools
 import threading
 
@@ -128,13 +129,15 @@ def test_a_message_has_its_data_as_json_as_bytes_and_as_it_came():
 
 
 async def test_the_ports_of_one_object_are_told_apart_and_it_handles_one_at_a_time(network):
-    seen, inside = [], []
+    seen, met = [], []
+    meeting = threading.Barrier(2)
 
     def process(self, inport, msg):
-        inside.append(1)
-        assert len(inside) == 1
+        if msg.data == 0:  # would the other port's thread come in, too?
+            with contextlib.suppress(threading.BrokenBarrierError):
+                meeting.wait(0.1)
+                met.append(inport)
         seen.append((inport, msg.data))
-        inside.pop()
         self.ack(msg)
 
     definition = {"component": "C", "inports": [{"id": "one"}, {"id": "Two"}]}
@@ -143,6 +146,7 @@ async def test_the_ports_of_one_object_are_told_apart_and_it_handles_one_at_a_ti
         await network.put(number, "r.ONE")
         await network.put(number, "r.TWO")
     await until(lambda: len(seen) == 100)
+    assert met == []
     assert [data for port, data in seen if port == "one"] == list(range(50))
     assert [data for port, data in seen if port == "Two"] == list(range(50))
 

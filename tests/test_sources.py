@@ -57,6 +57,14 @@ async def test_a_function_is_called_again_and_again_and_lets_others_have_their_t
     assert len(calls) == stopped
 
 
+async def test_one_that_waits_for_nothing_and_sends_nothing_does_not_hold_up_the_rest(network):
+    @msgflo.source
+    async def idle(out: Out[int]) -> None: ...
+
+    await asyncio.wait_for(network.start(idle), 20)
+    await turns(20)
+
+
 async def test_with_a_period_it_is_called_at_once_and_then_in_time(network):
     clock = asyncio.get_running_loop().time
     times = []
