@@ -10,6 +10,8 @@ Nothing that one role does wrong stops another: a component that is missing, a p
 not start, an edge that cannot be bound are part of the status, with their reasons.
 """
 
+import asyncio
+import contextlib
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,18 +21,24 @@ from typing import Self
 from msgflo import transport
 from msgflo.broker import EmbeddedBroker
 from msgflo.coordinator.coordinator import Coordinator
-from msgflo.coordinator.network import Event
-from msgflo.errors import ConfigurationError, near
+from msgflo.coordinator.network import Event, Life
+from msgflo.errors import ConfigurationError, MsgFloError, near
 from msgflo.flow.graph import Graph
+from msgflo.flow.telemetry import TELEMETRY
 from msgflo.flow.wiring import is_virtual
 from msgflo.live import InstanceStatus, LiveNetwork, RoleView, RuntimeStatus
 from msgflo.processes.library import Library
 from msgflo.processes.restarts import Limits
 from msgflo.processes.supervisor import ProcessState, Supervisor
 from msgflo.project import state_folder
+from msgflo.trace.metrics import Metrics
 from msgflo.transport.contract import Broker, QueueStats, redacted
 
 __all__ = ["InstanceStatus", "RoleView", "Runtime", "RuntimeStatus"]
+
+
+METRICS_TIMEOUT = 3.0
+"""Seconds that the broker has to say how its queues are: who asks for metrics waits no longer."""
 
 
 class Runtime:
@@ -89,6 +97,7 @@ class Runtime:
         for role in (*scale, *(only or ()), *ignore):
             self._check_role(role)
         self._scale, self._only, self._ignore = scale, only, ignore
+        self._metrics = Metrics()
         self._main: LiveNetwork | None = None
         self._others: dict[str, LiveNetwork] = {}
 
@@ -170,6 +179,8 @@ class Runtime:
             if self._embedded is None:  # which tells itself, and sooner
                 self._broker.on_lost(lambda why: self._tell("broker", f"the broker is lost: {why}"))
                 self._broker.on_restored(lambda: self._tell("broker", "the broker is back"))
+            # Before anybody is asked who is there: whoever answers says its figures too.
+            await self._broker.tap(TELEMETRY, self._metrics.hear)
             self._main = LiveNetwork(
                 self.graph,
                 broker=self._broker,
@@ -212,6 +223,38 @@ class Runtime:
     async def queues(self) -> list[QueueStats]:
         """Return how the graph's queues are doing, places and dead letters included."""
         return await self.broker.queues(self.main.queues())
+
+    async def metrics(self, accept: str = "") -> tuple[str, bytes]:
+        """Return how all that runs is doing, in the format of Prometheus.
+
+        A broker that does not say within some seconds how its queues are is left out of it.
+
+        Args:
+            accept: the header ``Accept`` of whoever asks.
+
+        Returns:
+            The content type, and the text.
+        """
+        ports: dict[str, tuple[str, str]] = {}
+        states: dict[str, dict[str, int]] = {}
+        for network in self.networks.values():
+            for role in network.status().roles:
+                if role.network.life is Life.VIRTUAL:
+                    continue
+                name = role.network.role
+                counts = states.setdefault(name, {str(Life.LIVE): 0})
+                for instance in role.instances:
+                    counts[str(instance.state)] = counts.get(str(instance.state), 0) + 1
+                definition = network.definition(name)
+                for port in definition.inports if definition is not None else ():
+                    if port.queue:
+                        ports[port.queue] = (name, port.id)
+        queues: list[QueueStats] | None = None
+        if self._broker is not None:
+            with contextlib.suppress(MsgFloError, TimeoutError):
+                async with asyncio.timeout(METRICS_TIMEOUT):
+                    queues = await self._broker.queues(ports)
+        return self._metrics.text(queues, ports, states, accept)
 
     def status(self) -> RuntimeStatus:
         """Return the whole network as it is now."""

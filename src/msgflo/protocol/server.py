@@ -11,7 +11,7 @@ import html
 import logging
 import socket
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final, Protocol
 from urllib.parse import quote
 
@@ -23,11 +23,11 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from msgflo.errors import ConfigurationError
-from msgflo.protocol.access import Access, is_loopback, may_connect
+from msgflo.protocol.access import Access, Level, is_loopback, may_connect
 from msgflo.protocol.session import Output, Session
 from msgflo.protocol.workspace import Identity, Workspace
 
-__all__ = ["DEFAULT_PORT", "Conversation", "Listener", "Routes", "Server", "live_url"]
+__all__ = ["DEFAULT_PORT", "Conversation", "Listener", "Routes", "Server", "live_url", "text_route"]
 
 Routes = Sequence[BaseRoute]
 """What else is served by HTTP on the same port."""
@@ -69,6 +69,38 @@ def live_url(host: str, port: int, identity: str, secret: str = "", ide: str = "
         said += f"&secret={secret}"
     base = (ide or "http://app.flowhub.io").rstrip("/")
     return f"{base}#runtime/endpoint?{quote(said, safe='')}"
+
+
+def text_route(
+    path: str, text: Callable[[str], Awaitable[tuple[str, bytes]]], access: Access
+) -> BaseRoute:
+    """Return an HTTP route at which something can be read by whoever may read.
+
+    Where there are secrets, one of them is to be said: ``Authorization: Bearer SECRET``.
+
+    Args:
+        path: where.
+        text: returns content type and content, for the header ``Accept`` of the request.
+        access: the secrets.
+    """
+
+    async def answer(request: Request) -> Response:
+        listening, _ = request.scope["server"]
+        if not may_connect(request.headers.get("origin"), request.headers.get("host"), listening):
+            return Response("this web page may not look at it\n", 403, media_type="text/plain")
+        kind, _, secret = request.headers.get("authorization", "").partition(" ")
+        if access.level(secret.strip() if kind.lower() == "bearer" else "") < Level.READ:
+            return Response(
+                "expected Authorization: Bearer and a secret of this runtime\n",
+                401,
+                {"WWW-Authenticate": "Bearer"},
+                "text/plain",
+            )
+        content_type, content = await text(request.headers.get("accept", ""))
+        # As it is: Starlette would say a charset for a second time.
+        return Response(content, headers={"Content-Type": content_type})
+
+    return Route(path, answer)
 
 
 class Conversation(Protocol):

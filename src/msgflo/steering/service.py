@@ -7,7 +7,7 @@ from pathlib import Path
 from msgflo.errors import ConfigurationError, MsgFloError
 from msgflo.flow.graph import Graph
 from msgflo.protocol.access import Access, Level
-from msgflo.protocol.server import DEFAULT_PORT, Routes, Server, live_url
+from msgflo.protocol.server import DEFAULT_PORT, Routes, Server, live_url, text_route
 from msgflo.protocol.workspace import Sheet
 from msgflo.runtime import Runtime
 from msgflo.steering.desk import RuntimeDesk, identity_of
@@ -126,15 +126,16 @@ class Service:
             changed=self._file_changed,
             tell=self._complain,
         )
+        access = Access(secrets)
         self.server = Server(
             self.workspace,
-            Access(secrets),
+            access,
             host=host,
             port=DEFAULT_PORT if port is None else port,
             others=PORTS_TRIED if port is None else 0,
             origins=origins,
             ide=ide,
-            routes=routes,
+            routes=[text_route("/metrics", runtime.metrics, access), *routes],
         )
 
     @property
