@@ -18,6 +18,12 @@ def test_files_and_folders_are_read_in_order(tmp_path):
     assert found[0].file == str(one)
 
 
+def test_of_a_project_its_folder_of_suites_is_meant(tmp_path):
+    (tmp_path / "spec").mkdir()
+    (tmp_path / "spec" / "a.yaml").write_text("topic: A")
+    assert [suite.topic for suite in load_suites(str(tmp_path))] == ["A"]
+
+
 def test_a_folder_that_is_not_there_has_no_files(tmp_path):
     assert suite_files(tmp_path / "no") == []
 

@@ -1,6 +1,4 @@
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -8,11 +6,9 @@ from hypothesis import strategies as st
 
 from msgflo.errors import SpecError
 from msgflo.spec.suite import Fixture, fixture_of, parse_suites
+from realgraphs import WHY_NOT, real_graphs
 
-REAL = Path(
-    os.environ.get("MSGFLO_REAL_GRAPHS")
-    or Path(__file__).parents[2].parent / "shared" / "real-graphs"
-)
+REAL = [path for pattern in ("*.yaml", "*.yml") for path in real_graphs(pattern)]
 
 CASE = "name: n, assertion: a, inputs: {in: 1}, expect: {out: {equals: 1}}"
 
@@ -168,9 +164,9 @@ def test_any_text_is_suites_or_an_error(text):
         return
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the files of real projects are not here")
+@pytest.mark.skipif(not REAL, reason=WHY_NOT)
 def test_suites_of_real_projects_are_read():
-    files = [path for path in REAL.rglob("*.y*ml") if "\ntopic:" in f"\n{path.read_text()}"]
+    files = [path for path in REAL if "\ntopic:" in f"\n{path.read_text()}"]
     assert files
     suites = [suite for path in files for suite in parse_suites(path.read_text(), str(path))]
     for suite in suites:

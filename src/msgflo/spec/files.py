@@ -28,6 +28,8 @@ def suite_files(folder: Path) -> list[Path]:
 def load_suites(*names: str) -> list[Suite]:
     """Read suites from files, folders and ``http(s)://`` addresses, in this order.
 
+    Of a folder that has none, the folder ``spec`` in it is meant.
+
     Raises:
         SpecError: one of them cannot be read, or is no suite; or a folder has none.
     """
@@ -39,9 +41,12 @@ def _load(name: str) -> Iterable[Suite]:
         return parse_suites(_fetch(name), name)
     path = Path(name)
     if path.is_dir():
-        files = suite_files(path)
+        files = suite_files(path) or suite_files(path / "spec")
         if not files:
-            raise SpecError(f"there are no suites in {path}; expected files *.yaml or *.yml")
+            raise SpecError(
+                f"there are no suites in {path}; expected files *.yaml or *.yml in it, or in its "
+                f"folder spec"
+            )
         return [suite for file in files for suite in parse_suites(_read(file), str(file))]
     return parse_suites(_read(path), name)
 
