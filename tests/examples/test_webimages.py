@@ -115,7 +115,7 @@ async def test_the_command_of_the_readme_starts_it_on_sqlite(
 ) -> None:
     readme = copied("webimages", tmp_path) / "README.md"
     [(run, [printed])] = [shown for shown in commands(readme) if shown[0].startswith("msgflo")]
-    opened, _, _ = printed.partition("http")
+    opened = printed.partition("| ")[2].partition("http")[0]
     monkeypatch.setenv("WEBIMAGES_PORT", "0")
     for name in ("WEBIMAGES_DATABASE", "WEBIMAGES_DATA"):
         monkeypatch.delenv(name, raising=False)
@@ -123,7 +123,7 @@ async def test_the_command_of_the_readme_starts_it_on_sqlite(
     def start() -> int:
         with Running(run, tmp_path) as running:
             lines = running.until(lambda lines: "all running" in lines[-1] if lines else False)
-            (address,) = (line.removeprefix(opened) for line in lines if line.startswith(opened))
+            (address,) = (line.partition(opened)[2] for line in lines if opened in line)
             assert httpx.get(f"{address}/health", trust_env=False).json() == {"ok": True}
             return running.stop()
 
