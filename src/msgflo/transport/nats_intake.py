@@ -612,6 +612,11 @@ class Intake:
                 return None
             sieve.admit(held.subject)
         if not sieve.passes(held.subject, held.sequence):
+            if not held.sure:
+                # Nothing is dropped for a record that may have changed since we heard of it.
+                held.asked = True
+                self.client.find_out(self._read_records(held))
+                return None
             return False
         if held.counts is None:
             held.asked = True
@@ -620,12 +625,14 @@ class Intake:
         return True
 
     async def _read_records(self, held: _Held) -> None:
+        here = list(self.held)
         try:
             await self.client.wiring.load()
         except TransportError:
             await asyncio.sleep(_ASK_AGAIN)
         else:
-            held.sure = True
+            for other in here:
+                other.sure = True
         held.asked = False
         self._drain()
 

@@ -43,6 +43,9 @@ _LOCK_SECONDS = 10
 """Then a lock expires. Whoever holds it stops before."""
 
 _LOCK_WAIT = 20.0
+_TOLD_WITHIN = 1.0
+"""Seconds in which the server tells of a record that was stored, unless the connection breaks."""
+
 _ATTEMPTS_SECONDS = 7 * 86400
 _CONSUMER_NOT_FOUND = 10014
 _CONSUMER_EXISTS = (10013, 10105, 10148)
@@ -77,6 +80,8 @@ class Wiring:
         self.records: dict[str, Record] = {}
         self._revisions: dict[str, int] = {}
         self._bucket: Any = None
+        self._heard = 0
+        self._news = asyncio.Event()
         self._sieves: dict[str, Sieve] = {}
         self._watch = link.subscribe(f"{names.rewired}.>", self._changed)
 
@@ -160,6 +165,7 @@ class Wiring:
             # Another bucket than before: its revisions begin anew.
             self._bucket = made.get("created")
             self._revisions.clear()
+            self._heard = 0
             self.records.clear()
         await self.load()
 
@@ -210,6 +216,8 @@ class Wiring:
             revision = int(headers.get("Nats-Sequence", ""))
         except ValueError:
             return
+        self._heard = max(self._heard, revision)
+        self._news.set()
         self._note(key, None if "KV-Operation" in headers else Record.decode(body), revision)
 
     def _note(self, key: str, record: Record | None, revision: int) -> None:
@@ -236,6 +244,12 @@ class Wiring:
             self.names.wiring, key, record.encode() if record is not None else b"", headers
         )
         self._note(key, record, revision)
+        # Whoever takes messages is told when we are, and so before what is sent from now on.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_TOLD_WITHIN):
+                while self._heard < revision:
+                    self._news.clear()
+                    await self._news.wait()
 
     def sieve(self, queue: str) -> Sieve:
         """Return which messages belong to a work queue or place, as far as is known now."""
