@@ -66,6 +66,18 @@ def raw(value: str) -> bytes:
     return bytes.fromhex(value)
 
 
+@msgflo.component("SendsAndFails")
+async def sends_and_fails(value: object, out: Out[object]) -> None:
+    await out(value)
+    await asyncio.sleep(0.01)
+    raise ValueError("too late")
+
+
+@msgflo.component("Many")
+def many(count: int):
+    yield from range(count)
+
+
 class Counter(msgflo.Component):
     out = Out(int)
 

@@ -101,6 +101,16 @@ async def test_a_handler_that_raises_fails_its_case_at_once_with_where(runtime):
     assert passed.status is Status.PASSED
 
 
+async def test_a_handler_that_raises_after_it_has_sent_fails_its_case_too(runtime):
+    (error,) = await errors(runtime, suite("SendsAndFails", ("{in: 1}", "{out: {equals: 1}}")))
+    assert error == "testee: ValueError: too late"
+
+
+async def test_of_many_packets_that_end_a_step_counts_and_the_rest_is_not_of_the_next(runtime):
+    text = suite("Many", ("{in: 3}", "{out: {equals: 0}}"), ("{in: 1}", "{out: {equals: 0}}"))
+    assert await errors(runtime, text) == ["", ""]
+
+
 async def test_a_payload_that_does_not_fit_its_port_fails_its_case(runtime):
     (error,) = await errors(runtime, suite("Picky", ("{in: x}", "{out: {equals: 1}}")))
     assert "expected int, got str" in error

@@ -11,6 +11,7 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
@@ -34,6 +35,9 @@ __all__ = [
 
 ERROR: Final = "error"
 """The outport on which components tell of failures."""
+
+_AFTERWARDS: Final = 0.2
+"""Seconds in which a handler that has sent what was expected may still fail its case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,11 +252,20 @@ class SuiteRun:
                     await network.send(port, data)
                 if not expected:
                     await network.settled()
-                while not expected <= packets.keys() or not network.happened.empty():
+                while not expected <= packets.keys():
                     _take(await network.happened.get(), packets, expected)
         except TimeoutError:
             raise _Failed(_late(timeout, expected, packets)) from None
+        await self._look_back(network, expected)
         return packets
+
+    async def _look_back(self, network: Network, expected: set[str]) -> None:
+        """Fail if what was sent is handled, soon, by failing: its packets came before that."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_AFTERWARDS):
+                await network.settled()
+        while not network.happened.empty():
+            _take(network.happened.get_nowait(), {}, expected)
 
 
 def _late(timeout: float, expected: set[str], packets: Mapping[str, Any]) -> str:
