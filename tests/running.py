@@ -1,77 +1,114 @@
-"""Runs the command of an example's README, and reads what it prints."""
+"""A real ``msgflo run`` for tests: started in a folder, met over the FBP protocol, ended."""
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Mapping
 from pathlib import Path
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+__all__ = ["COMPONENTS", "Run"]
+
+WAIT = 60.0
+
+COMPONENTS = {
+    "Repeat.py": """
+import msgflo
+from typing import Any
 
 
-class Running:
-    """A command that was started, with all that it has printed so far. Use it with ``with``."""
+@msgflo.component("Repeat", icon="forward")
+async def repeat(packet: Any) -> Any:
+    "Repeats what it gets."
+    return packet
+""",
+    "Drop.py": """
+import msgflo
+from typing import Any
 
-    def __init__(self, command: str, folder: Path) -> None:
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        self.lines: list[str] = []
-        self._process = subprocess.Popen(
-            command.split(),
-            cwd=folder,
-            env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
 
-    def until(self, enough: Callable[[list[str]], bool]) -> list[str]:
-        """Return all lines when they are enough. The time limit is the test's."""
-        assert self._process.stdout is not None
-        while not enough(self.lines):
-            line = self._process.stdout.readline()
-            assert line, "it ended early:\n" + "\n".join(self.lines)
-            self.lines.append(line.rstrip("\n"))
-        return self.lines
+@msgflo.component("Drop", sink=True)
+async def drop(packet: Any) -> None:
+    "Drops what it gets."
+""",
+}
+"""What fbp-test and fbp-spec need."""
 
-    def end(self) -> int:
-        """Return the exit status when it has ended by itself, and all lines are there."""
-        assert self._process.stdout is not None
-        self.lines += self._process.stdout.read().splitlines()
-        return self._process.wait()
 
-    def stop(self) -> int:
-        """Press Ctrl-C, and return the exit status."""
-        self._process.send_signal(signal.SIGINT)
-        return self.end()
+class Run:
+    """``msgflo run`` as a process of its own, listening at a free port.
 
-    def __enter__(self) -> "Running":
+    Args:
+        folder: the project; made, with the components, where it is missing.
+        arguments: of ``msgflo run``, a graph's file among them if there is one.
+        environment: variables beside ours.
+        components: the files of the components.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        components: Mapping[str, str] = COMPONENTS,
+        namespace: str = "core",
+    ) -> None:
+        self.folder = folder
+        (folder / "components").mkdir(parents=True, exist_ok=True)
+        for name, code in components.items():
+            (folder / "components" / name).write_text(code)
+        (folder / "msgflo.json").write_text(f'{{"namespace": "{namespace}"}}')
+        self.log = folder / "run.log"
+        program = [sys.executable, "-m", "msgflo", "run", "--port", "0", "--project", str(folder)]
+        self.began = time.monotonic()
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*program, *arguments],
+                cwd=folder,
+                env={**os.environ, **(environment or {}), "PYTHONUNBUFFERED": "1"},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        found = self.said(r"FBP protocol at (ws://127\.0\.0\.1:(\d+))")
+        self.url, self.port = found[1], int(found[2])
+        self.listening_after = time.monotonic() - self.began
+
+    def __enter__(self) -> "Run":
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Killed, it leaves nobody behind: the processes of a run have a watchdog.
-        self._process.kill()
-        self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        self.stop()
 
+    def said(self, pattern: str) -> re.Match[str]:
+        """Wait until it has printed something like this."""
+        end = time.monotonic() + WAIT
+        while True:
+            text = self.log.read_text(errors="replace")
+            found = re.search(pattern, text)
+            if found:
+                return found
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise AssertionError(f"msgflo run has not said {pattern!r}:\n{text[-3000:]}")
+            time.sleep(0.02)
 
-def commands(readme: Path) -> list[tuple[str, list[str]]]:
-    """Return the commands that a README shows, each with the lines that it is said to print."""
-    found = []
-    for block in re.findall(r"^```console\n(.*?)^```", readme.read_text(), re.M | re.S):
-        for shown in re.split(r"^\$ ", block, flags=re.M)[1:]:
-            command, *printed = shown.splitlines()
-            found.append((command, [line for line in printed if line]))
-    return found
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(WAIT)
 
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(WAIT)
+            except subprocess.TimeoutExpired:
+                self.kill()
+                raise
 
-def copied(name: str, folder: Path) -> Path:
-    """Copy an example to a place where it may leave its state; return its folder there."""
-    target = folder / "examples" / name
-    left = shutil.ignore_patterns(".msgflo", ".webimages", "__pycache__")
-    shutil.copytree(EXAMPLES / name, target, ignore=left)
-    return target
+    def memory(self) -> int:
+        """Bytes of memory that the process holds."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        found = re.search(r"VmRSS:\s+(\d+) kB", status)
+        assert found
+        return int(found[1]) * 1024
