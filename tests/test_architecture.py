@@ -70,7 +70,7 @@ MAY_IMPORT = {
     "serving": "errors flow contract protocol trace deadletters processes coordinator",
     "testing": "errors flow contract transports participant",
     "conformance": "errors flow contract participant",
-    "spec": "errors flow contract transports participant project processes protocol testing",
+    "spec": "errors flow contract transports participant trace project processes protocol testing",
     "components": "errors flow contract participant",
     "ui": "errors flow protocol",
     "runtime": "errors flow contract trace deadletters project processes broker coordinator "

@@ -10,6 +10,8 @@ from xml.etree import ElementTree as Xml
 
 import pytest
 
+from msgflo.trace.flowtrace import event_lines, parse_flowtrace
+
 SUITES = Path(__file__).parent.parent / "spec" / "suites"
 
 COMPONENTS = """
@@ -111,6 +113,23 @@ def test_results_as_json_and_junit_xml(project):
     root = Xml.parse(project / "out.xml").getroot()
     assert root.attrib["tests"] == "1"
     assert root.find("testsuite/testcase") is not None
+
+
+def test_a_trace_of_each_case_is_written_and_can_be_shown(project):
+    (project / "spec" / "repeat.yaml").write_text(f"topic: core/Repeat\ncases:\n{CASE}{CASE}")
+    done = msgflo_test("--trace", cwd=project)
+    assert done.returncode == 0
+    head, _, files = done.stdout.partition("\nFlowtraces produced:\n")
+    assert head.count("✓") == 2
+    written = [project / line.removeprefix("- ") for line in files.splitlines()]
+    assert len(set(written)) == 2
+    for path in written:
+        trace = parse_flowtrace(path.read_text())
+        assert [line.split(" DATA ") for line in event_lines(trace.events)] == [
+            ["-> IN testee", "1"],
+            ["testee OUT ->", "1"],
+        ]
+        assert list(trace.graphs[trace.main_graph]["processes"]) == ["testee"]
 
 
 def test_component_tests_are_run_without_naming_them(project):

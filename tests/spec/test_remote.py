@@ -107,6 +107,17 @@ async def test_a_missing_packet_fails_the_case_in_time(there):
     await runtime.close()
 
 
+async def test_what_passes_is_recorded_of_a_runtime_that_shows_it(there):
+    traces = []
+    runtime = await Remote.open(there.address)
+    suites = parse_suites(a_suite("Fails") + "---\n" + a_suite("Repeat"), "f")
+    await run_suites(runtime, suites, traced=lambda suite, case, trace: traces.append(trace))
+    await runtime.close()
+    seen = [[(it.command, it.payload.get("data")) for it in trace.events] for trace in traces]
+    assert seen == [[("data", 1), ("processerror", None)], [("data", 1), ("data", 1)]]
+    assert "network:edges" in dict(there.received)
+
+
 async def test_what_a_network_prints_is_heard(there):
     printed = []
     runtime = await Remote.open(there.address, printed=printed.append)

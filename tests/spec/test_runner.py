@@ -39,7 +39,7 @@ class ScriptedRuntime(Runtime):
     async def ports(self, component):
         return ["in"], ["out"]
 
-    async def start(self, graph):
+    async def start(self, graph, recording=None):
         if self.script is None:
             await asyncio.sleep(3600)
         self.networks.append(Scripted(self.script))

@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import logging
+import re
 import sys
+from datetime import datetime
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import click
 import msgspec
@@ -18,7 +20,8 @@ from msgflo.spec.files import load_suites
 from msgflo.spec.inprocess import InProcess
 from msgflo.spec.report import as_json, as_text, exit_status, junit_xml, summary
 from msgflo.spec.runner import CaseResult, Runtime, SuiteResult, run_suites
-from msgflo.spec.suite import Suite
+from msgflo.spec.suite import Case, Suite
+from msgflo.trace.flowtrace import Flowtrace, dump_flowtrace
 
 __all__ = ["test"]
 
@@ -72,6 +75,7 @@ __all__ = ["test"]
 @click.option("--component-tests", is_flag=True, help="Run the suites of the components too.")
 @click.option("--junit", type=click.Path(path_type=Path), help="Write JUnit XML to this file.")
 @click.option("--json", "json_output", is_flag=True, help="Print the results as JSON instead.")
+@click.option("--trace", is_flag=True, help="Write a flowtrace of each case into .flowtrace/.")
 @click.option("--verbose", "-v", is_flag=True, help="Say more of what failed (standard error).")
 @click.option(
     "--project",
@@ -94,6 +98,7 @@ def test(
     component_tests: bool,
     junit: Path | None,
     json_output: bool,
+    trace: bool,
     verbose: bool,
     project: Path | None,
 ) -> int:
@@ -130,11 +135,12 @@ def test(
     if not verbose:
         # What components log is part of a failure's detail, and no output of this command.
         logging.getLogger("msgflo").addHandler(logging.NullHandler())
+    traces = _Traces(Path(".flowtrace")) if trace else None
     report = _Report(sys.stdout, quiet=json_output, verbose=verbose)
 
     async def run() -> list[SuiteResult]:
         if address is None and command is None:
-            return await _in_process(suites, project, component_tests, report)
+            return await _in_process(suites, project, component_tests, report, traces)
         # Loaded on use: suites that run in this process need no client of the protocol.
         from msgflo.spec.remote import DEFAULT_ADDRESS, Remote
 
@@ -146,12 +152,15 @@ def test(
             command_timeout=command_timeout,
             printed=lambda line: click.echo(line, err=True),
         )
-        return await _on(runtime, suites, component_tests, report)
+        return await _on(runtime, suites, component_tests, report, traces)
 
     with contextlib.redirect_stdout(sys.stderr):  # what components print
         results = asyncio.run(run())
     if json_output:
         click.echo(msgspec.json.format(msgspec.json.encode(as_json(results)), indent=2))
+    elif traces is not None and traces.written:
+        listed = "\n".join(f"- {file}" for file in traces.written)
+        click.echo(f"\nFlowtraces produced:\n{listed}")
     if junit is not None:
         try:
             write_atomically(junit, junit_xml(results).encode())
@@ -178,8 +187,34 @@ class _Report:
             click.echo(case.detail, err=True)
 
 
+class _Traces:
+    """Writes what passed during each case, as fbp-spec names it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.written: list[Path] = []
+
+    def __call__(self, suite: Suite, case: Case, trace: Flowtrace) -> None:
+        name = f"{datetime.now().astimezone():%Y-%m-%d}-{suite.name}-{case.name}"
+        slug = re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")[:120]
+        file = self._folder / f"{slug}.json"
+        if file in self.written:
+            file = self._folder / f"{slug}-{len(self.written) + 1}.json"
+        trace.metadata["label"] = f"{suite.name}: {case.name}"
+        try:
+            self._folder.mkdir(exist_ok=True)
+            write_atomically(file, dump_flowtrace(trace).encode())
+        except OSError as error:
+            raise SpecError(f"cannot write {file}: {error.strerror or error}") from None
+        self.written.append(file)
+
+
 async def _in_process(
-    suites: list[Suite], project: Path | None, component_tests: bool, report: Any
+    suites: list[Suite],
+    project: Path | None,
+    component_tests: bool,
+    report: _Report,
+    traces: _Traces | None,
 ) -> list[SuiteResult]:
     def root_of(suite: Suite) -> Path:
         if project is not None or suite.file.startswith(("http://", "https://")):
@@ -188,18 +223,22 @@ async def _in_process(
 
     results = []
     if component_tests:
-        results += await _on(InProcess(project or find_root(Path.cwd())), [], True, report)
+        results += await _on(InProcess(project or find_root(Path.cwd())), [], True, report, traces)
     for root, its in groupby(suites, root_of):
-        results += await _on(InProcess(root), list(its), False, report)
+        results += await _on(InProcess(root), list(its), False, report, traces)
     return results
 
 
 async def _on(
-    runtime: Runtime, suites: list[Suite], component_tests: bool, report: Any
+    runtime: Runtime,
+    suites: list[Suite],
+    component_tests: bool,
+    report: _Report,
+    traces: _Traces | None,
 ) -> list[SuiteResult]:
     try:
         if component_tests:
             suites = [*suites, *await runtime.component_suites()]
-        return await run_suites(runtime, suites, report)
+        return await run_suites(runtime, suites, report, traces)
     finally:
         await runtime.close()

@@ -32,8 +32,10 @@ from msgflo.loading import choose, find, load_components
 from msgflo.payload import encode, plain
 from msgflo.processes.library import Component, Library
 from msgflo.spec.files import load_suites, suite_files
-from msgflo.spec.runner import ERROR, Fault, Network, Packet, Runtime
+from msgflo.spec.runner import ERROR, MAIN, Fault, Network, Packet, Runtime
 from msgflo.spec.suite import Suite
+from msgflo.trace.flowtrace import Recording
+from msgflo.trace.recorder import Recorder, Route, routes
 from msgflo.transport import direct
 from msgflo.transport.contract import CONTENT_TYPE, MESSAGE_ID, Delivery, Inlet
 
@@ -113,9 +115,9 @@ class InProcess(Runtime):
             [port.id for port in definition.outports if port.queue],
         )
 
-    async def start(self, graph: Graph) -> "InProcessNetwork":
+    async def start(self, graph: Graph, recording: Recording | None = None) -> "InProcessNetwork":
         """Run a graph."""
-        network = InProcessNetwork(graph)
+        network = InProcessNetwork(graph, recording)
         try:
             await network.start(self.declaration)
         except BaseException as error:
@@ -153,8 +155,8 @@ def _what(component: Component) -> str:
 class InProcessNetwork(Network):
     """A fixture that runs in this process, on a broker of its own."""
 
-    def __init__(self, graph: Graph) -> None:
-        super().__init__(graph)
+    def __init__(self, graph: Graph, recording: Recording | None = None) -> None:
+        super().__init__(graph, recording)
         self._name = f"spec-{next(_numbers)}"
         url = f"direct://{self._name}"
         self._client = direct.Client(url)
@@ -222,6 +224,12 @@ class InProcessNetwork(Network):
             self._queues[public] = self._inport(definitions, export.node, export.port).queue
         for public, export in self.graph.outports.items():
             await self._collect(public, self._outport(definitions, export))
+        if self.recording is not None:
+            passed = routes(wiring.edges, definitions)
+            for export in self.graph.outports.values():
+                way: Route = ({"node": export.node, "port": export.port}, None)
+                passed.setdefault(self._outport(definitions, export).queue, []).append(way)
+            await Recorder(self._broker, self.recording, MAIN).follow(passed)
         bound = {binding.source for binding in await self._broker.bindings()}
         for definition in definitions.values():
             error = definition.outport(ERROR)

@@ -6,6 +6,7 @@ import os
 import secrets
 import signal
 import string
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -16,14 +17,19 @@ from msgflo.flow.graph import Graph
 from msgflo.processes.command import Command
 from msgflo.processes.spawn import Spawned, spawn, why_not
 from msgflo.protocol.client import Client
-from msgflo.spec.runner import Fault, Network, Packet, Runtime
+from msgflo.spec.runner import MAIN, Fault, Network, Packet, Runtime
 from msgflo.spec.suite import Suite, parse_suites
+from msgflo.trace.flowtrace import Recording
 
 __all__ = ["DEFAULT_ADDRESS", "Remote"]
 
 DEFAULT_ADDRESS: Final = "ws://localhost:3569"
 
 _NEEDED: Final = ("protocol:graph", "protocol:network", "protocol:runtime")
+_RECORDED: Final = frozenset(
+    ("connect", "begingroup", "data", "endgroup", "disconnect", "error", "processerror", "icon")
+)
+
 _PAUSE: Final = 0.1
 """Seconds between two attempts to connect to a runtime that is starting."""
 
@@ -129,12 +135,13 @@ class Remote(Runtime):
             self._components = {str(it["name"]): it for it in listed if _is_named(it)}
         return self._components
 
-    async def start(self, graph: Graph) -> "RemoteNetwork":
+    async def start(self, graph: Graph, recording: Recording | None = None) -> "RemoteNetwork":
         """Build a graph in the runtime, and start it."""
         alphabet = string.ascii_letters + string.digits
         name = f"fixture.{''.join(secrets.choice(alphabet) for _ in range(10))}"
         command = self._client.command
-        network = RemoteNetwork(graph, self._client, name, answered=_version(self._runtime) >= 0.7)
+        answered = _version(self._runtime) >= 0.7
+        network = RemoteNetwork(graph, self._client, name, recording, answered=answered)
         # One at a time: of what is heard now, nothing is about a network before it.
         self._networks[:] = [network]
         try:
@@ -145,6 +152,8 @@ class Remote(Runtime):
                     payload = {"metadata": {}, **change.payload, "graph": name}
                     await command("graph", change.kind, **payload)
             await command("network", "start", graph=name)
+            if recording is not None:
+                await network.watch()
         except BaseException:
             await network.stop()
             raise
@@ -207,8 +216,16 @@ def _ids(ports: Any) -> list[str]:
 class RemoteNetwork(Network):
     """A fixture that runs in a runtime elsewhere."""
 
-    def __init__(self, graph: Graph, client: Client, name: str, *, answered: bool) -> None:
-        super().__init__(graph)
+    def __init__(
+        self,
+        graph: Graph,
+        client: Client,
+        name: str,
+        recording: Recording | None = None,
+        *,
+        answered: bool,
+    ) -> None:
+        super().__init__(graph, recording)
         self._client = client
         self._name = name
         self._answered = answered
@@ -217,9 +234,16 @@ class RemoteNetwork(Network):
     def heard(self, protocol: str, command: str, payload: Mapping[str, Any]) -> None:
         """Take what the runtime says without being asked, as far as it is about this network."""
         mine = payload.get("graph") == self._name
+        if protocol == "network" and mine and command in _RECORDED:
+            self._record(command, {k: it for k, it in payload.items() if k != "graph"})
         match protocol, command:
             case "runtime", "packet" if mine and payload.get("event") == "data":
-                self.happened.put_nowait(Packet(str(payload.get("port")), payload.get("payload")))
+                port, data = str(payload.get("port")), payload.get("payload")
+                self.happened.put_nowait(Packet(port, data))
+                export = self.graph.outports.get(port)
+                if export is not None:
+                    src = {"node": export.node, "port": export.port}
+                    self._record("data", {"src": src, "data": data})
             case "network", "error" if mine or not payload.get("graph"):
                 text = str(payload.get("message") or "the network failed")
                 self.happened.put_nowait(Fault(text, str(payload.get("stack") or "")))
@@ -227,8 +251,20 @@ class RemoteNetwork(Network):
                 text = f"{payload.get('id')}: {payload.get('error')}"
                 self.happened.put_nowait(Fault(text))
 
+    async def watch(self) -> None:
+        """Ask for what passes all edges, to be recorded; not all runtimes show that."""
+        edges = [{"src": it.src.payload(), "tgt": it.tgt.payload()} for it in self.graph.edges]
+        with contextlib.suppress(ProtocolError):
+            await self._client.command("network", "edges", graph=self._name, edges=edges)
+
+    def _record(self, command: str, payload: Mapping[str, Any]) -> None:
+        if self.recording is not None:
+            self.recording.add(command, payload, time=time.time(), graph=MAIN)
+
     async def send(self, port: str, data: Any) -> None:
         """Send a packet to an exported inport."""
+        export = self.graph.inports[port]
+        self._record("data", {"tgt": {"node": export.node, "port": export.port}, "data": data})
         packet = {"port": port, "event": "data", "payload": data, "graph": self._name}
         if self._answered:
             await self._client.command("runtime", "packet", **packet)

@@ -8,6 +8,7 @@ is up.
 """
 
 import asyncio
+import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,10 +19,13 @@ from typing import Any, Final
 
 from msgflo.errors import MsgFloError, SpecError, near
 from msgflo.flow.graph import Graph
+from msgflo.flow.graphjson import dump_json
 from msgflo.spec.expectation import judge
 from msgflo.spec.suite import Case, Step, Suite, fixture_of
+from msgflo.trace.flowtrace import Flowtrace, Recording
 
 __all__ = [
+    "MAIN",
     "CaseResult",
     "Fault",
     "Network",
@@ -30,11 +34,15 @@ __all__ = [
     "Status",
     "SuiteResult",
     "SuiteRun",
+    "Traced",
     "run_suites",
 ]
 
 ERROR: Final = "error"
 """The outport on which components tell of failures."""
+
+MAIN: Final = "main"
+"""What a fixture is called in a trace."""
 
 _AFTERWARDS: Final = 0.2
 """Seconds in which a handler that has sent what was expected may still fail its case."""
@@ -66,11 +74,13 @@ class Network(ABC):
 
     Attributes:
         graph: the fixture; its exported ports are what a case can name.
+        recording: where to record what passes; ``None``: nowhere.
         happened: what it sent and what went wrong, in order.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, recording: Recording | None = None) -> None:
         self.graph = graph
+        self.recording = recording
         self.happened: asyncio.Queue[Packet | Fault] = asyncio.Queue()
 
     @abstractmethod
@@ -109,8 +119,12 @@ class Runtime(ABC):
         """
 
     @abstractmethod
-    async def start(self, graph: Graph) -> Network:
+    async def start(self, graph: Graph, recording: Recording | None = None) -> Network:
         """Run a graph.
+
+        Args:
+            graph: the graph.
+            recording: where to record what passes its connections; ``None``: nowhere.
 
         Raises:
             MsgFloError: it cannot be set up.
@@ -123,6 +137,10 @@ class Runtime(ABC):
     @abstractmethod
     async def close(self) -> None:
         """Let go of it. Idempotent."""
+
+
+Traced = Callable[[Suite, Case, Flowtrace], None]
+"""Called with what passed the connections of a fixture while a case was run."""
 
 
 class Status(StrEnum):
@@ -178,9 +196,17 @@ class _Failed(Exception):  # never leaves this module
 class SuiteRun:
     """One suite on one runtime: :meth:`start` it, :meth:`run` its cases, :meth:`stop` it."""
 
-    def __init__(self, runtime: Runtime, suite: Suite) -> None:
+    def __init__(self, runtime: Runtime, suite: Suite, traced: Traced | None = None) -> None:
+        """Make one.
+
+        Args:
+            runtime: where it runs.
+            suite: the suite.
+            traced: called after each case with what passed; ``None``: nothing is recorded.
+        """
         self.runtime = runtime
         self.suite = suite
+        self._traced = traced
         self._network: Network | None = None
         self._fresh = True
 
@@ -197,7 +223,8 @@ class SuiteRun:
                 graph = suite.graph()
                 if graph is None:
                     graph = fixture_of(suite.topic, *await self.runtime.ports(suite.topic))
-                self._network = await self.runtime.start(graph)
+                recording = Recording(time.time()) if self._traced is not None else None
+                self._network = await self.runtime.start(graph, recording)
         except TimeoutError:
             raise SpecError(
                 f"the fixture of {suite.name!r} was not set up within {time_for_it:g} s "
@@ -210,6 +237,9 @@ class SuiteRun:
         """Run one of its cases. Of a suite that was not started, only skipped ones can be."""
         if self.suite.skip or case.skip:
             return CaseResult(case, Status.SKIPPED, self.suite.skip or case.skip)
+        recording = self._network.recording if self._network is not None else None
+        if recording is not None:
+            recording.clear(time.time())
         begun = time.monotonic()
         detail = ""
         problems: list[str] = []
@@ -224,6 +254,9 @@ class SuiteRun:
             detail = failed.detail
         except MsgFloError as refused:
             problems.append(str(refused))
+        if recording is not None and self._network is not None and self._traced is not None:
+            graphs = {MAIN: json.loads(dump_json(self._network.graph))}
+            self._traced(self.suite, case, recording.flowtrace(time.time(), graphs, MAIN))
         error = _whole(problems, len(case.steps))
         status = Status.FAILED if error else Status.PASSED
         return CaseResult(case, status, error, detail, time.monotonic() - begun)
@@ -327,6 +360,7 @@ async def run_suites(
     runtime: Runtime,
     suites: Iterable[Suite],
     done: Callable[[SuiteResult, CaseResult], None] = lambda _suite, _case: None,
+    traced: Traced | None = None,
 ) -> list[SuiteResult]:
     """Run suites, one after another. What is wrong with one stops none of the others.
 
@@ -334,6 +368,7 @@ async def run_suites(
         runtime: where.
         suites: which.
         done: called after each case.
+        traced: called after each case with what passed; ``None``: nothing is recorded.
 
     Returns:
         What became of each suite.
@@ -342,7 +377,7 @@ async def run_suites(
     for suite in suites:
         begun = time.monotonic()
         result = SuiteResult(suite)
-        run = SuiteRun(runtime, suite)
+        run = SuiteRun(runtime, suite, traced)
         try:
             if suite.runs:
                 await run.start()
