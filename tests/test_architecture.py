@@ -108,6 +108,7 @@ EVERYWHERE = {"msgspec", "msgflo"}
 TESTED_WITH = {
     "__main__": "cli/test_cli",
     "cli.connecting": "cli/test_messages",
+    "cli.tracing": "cli/test_trace",
     "cli.options": "cli/test_messages",
     "cli.running": "cli/test_run",
     "cli.traffic": "cli/test_messages",

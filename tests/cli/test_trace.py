@@ -1,6 +1,7 @@
 """``msgflo trace``, on a network that runs, and on files."""
 
 import json
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -232,6 +233,81 @@ def test_a_trace_is_replayed_for_whoever_connects(tmp_path: Path):
         with pytest.raises(WebSocketException):
             connect(address, origin=Origin("http://elsewhere.example"))
         assert replay.end() == 0
+
+
+def packets(file: Path) -> list[object]:
+    trace = parse_flowtrace(file.read_bytes())
+    return [it.payload["data"] for it in trace.events if it.command == "data"]
+
+
+@pytest.mark.parametrize("serving", [["--port", "0"], ["--no-serve"]])
+def test_a_run_that_is_traced_writes_its_last_packets_when_asked_and_when_a_process_fails(
+    project: Path, nats_server: str, serving: list[str]
+):
+    command = ("msgflo", "run", "hello.fbp", "--trace", "--broker", nats_server, *serving)
+    with program(*command, cwd=project) as run:
+        run.until("all running")
+        said: list[object] = []
+        for number in range(1, 50):  # what is recorded is looked at a moment after the start
+            send("Ida", project, nats_server)
+            run.until("Hello, Ida!", times=number)
+            run.send(signal.SIGUSR2)
+            line = run.until("Wrote flowtrace to: ", times=number)
+            said = packets(project / line.partition(": ")[2])
+            if {"Ida", "Hello, Ida!"} <= set(said):
+                break
+        assert said.count("Ida") <= number
+        wrote = run.text.count("Wrote flowtrace to: ")
+        os.kill(pid_of("greet", run), signal.SIGKILL)
+        line = run.until("Wrote flowtrace to: ", times=wrote + 1)
+        trace = parse_flowtrace((project / line.partition(": ")[2]).read_bytes())
+        errors = [it.payload for it in trace.events if it.command == "processerror"]
+        assert {it["id"] for it in errors} == {"greet"}
+        assert any("SIGKILL" in it["error"] for it in errors)
+
+
+def pid_of(role: str, run: Program) -> int:
+    """The process of a role that a run has started."""
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+    for child in children:
+        environment = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+        if f"MSGFLO_ROLE={role}".encode() in environment:
+            return int(child)
+    raise AssertionError(f"{role} is none of {children}")
+
+
+def test_a_run_that_is_not_traced_says_how_to(project: Path, nats_server: str):
+    with program("msgflo", "run", "hello.fbp", "--broker", nats_server, cwd=project) as run:
+        run.until("all running")
+        run.send(signal.SIGUSR2)
+        run.until("nothing is recorded; run with --trace")
+
+
+def test_what_a_runtime_has_recorded_is_fetched(project: Path, nats_server: str):
+    command = ("msgflo", "run", "hello.fbp", "--trace", "--port", "0", "--broker", nats_server)
+    with program(*command, cwd=project, MSGFLO_SECRET_READ="look", MSGFLO_SECRET="all") as run:
+        run.until("all running")
+        address = run.until("FBP protocol at ").partition("protocol at ")[2].split()[0]
+        options = ("--address", address, "-o", "it.json")
+        for number in range(1, 50):
+            send("Jon", project, nats_server)
+            run.until("Hello, Jon!", times=number)
+            done = msgflo("trace", "dump", *options, cwd=project, MSGFLO_SECRET="look")
+            assert done.returncode == 0, done.stderr
+            if "Hello, Jon!" in packets(project / "it.json"):
+                break
+        assert parse_flowtrace((project / "it.json").read_bytes()).main == "hello"
+        done = msgflo("trace", "dump", "hello", "--address", address, "-o", "-", cwd=project)
+        assert done.returncode == 1, "without a secret"
+        # What was fetched is whole: it can be sent again.
+        again = ("it.json", "-c", "show.in", "--speed", "0", "--broker", nats_server)
+        assert msgflo("trace", "resend", *again, cwd=project).returncode == 0
+
+
+def test_a_runtime_that_is_not_there_is_told(tmp_path: Path):
+    done = msgflo("trace", "dump", "--address", "ws://127.0.0.1:1", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "ws://127.0.0.1:1" in done.stderr
 
 
 def test_a_file_that_is_no_trace_is_told(tmp_path: Path):

@@ -98,7 +98,7 @@ def test_all_keys_are_those_of_the_schemas(schemas):
         "label": "l", "repository": "r", "repositoryVersion": "v", "inPorts": [], "outPorts": [],
         "event": "data", "payload": 1, "schema": "http://x.y/z", "subgraph": False,
         "language": "l", "code": "c", "tests": "t", "buffersize": 1, "flowtrace": "f",
-        "enable": True,
+        "enable": True, "group": "g",
     }  # fmt: skip
     for (protocol, command), (needed, allowed) in OUTPUT.items():
         payload = {key: sample[key] for key in f"{needed} {allowed}".split()}
@@ -106,7 +106,7 @@ def test_all_keys_are_those_of_the_schemas(schemas):
             payload["src"] = {"data": 1}
         if command == "runtime":
             payload["type"] = "msgflo"
-        if (protocol, command) == ("network", "data"):
+        if protocol == "network" and "subgraph" in payload:
             payload["subgraph"] = ["a"]
         if command == "dump":
             payload["type"] = "flowtrace.json"

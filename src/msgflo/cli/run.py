@@ -54,6 +54,12 @@ __all__ = ["run"]
     is_flag=True,
     help="Refuse connections whose types can never match, instead of warning of them.",
 )
+@click.option(
+    "--trace",
+    is_flag=True,
+    help="Record the last packets of all connections. SIGUSR2, or a process that fails, writes "
+    "them into .msgflo/; msgflo trace dump fetches them.",
+)
 @click.option("--quiet", "-q", is_flag=True, help="Do not show what the participants print.")
 @serving_options
 def run(
@@ -67,6 +73,7 @@ def run(
     project: Path | None,
     summary: float | None,
     strict: bool,
+    trace: bool,
     quiet: bool,
     **serving: Any,
 ) -> int:
@@ -85,6 +92,7 @@ def run(
         project,
         summary=summary,
         quiet=quiet,
+        trace=trace,
         serving=serving,
         broker=broker,
         scale=_scale(scale),

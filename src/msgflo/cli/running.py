@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgflo.cli.serving import serve
+from msgflo.cli.tracing import Tracing
 from msgflo.coordinator.network import Event, Life
 from msgflo.errors import MsgFloError
 from msgflo.flow.graph import Graph
@@ -35,6 +36,7 @@ def run_graph(
     summary: float | None,
     quiet: bool,
     serving: Mapping[str, Any],
+    trace: bool = False,
     **options: Any,
 ) -> int:
     """Run a graph until a signal ends it. Returns the exit status.
@@ -44,6 +46,7 @@ def run_graph(
         project: its folder; ``None``: the one around the file.
         summary: print a line of figures this often (seconds); ``None``: only at SIGUSR1.
         quiet: do not show what the participants print.
+        trace: record what passes the connections.
         serving: how other programs can look at it, as :func:`msgflo.cli.serving.serve` has it.
         **options: as :class:`msgflo.runtime.Runtime` has them.
 
@@ -60,12 +63,14 @@ def run_graph(
         **options,
     )
     service = serve(runtime, file, tell=screen.say, **serving)
-    return asyncio.run(_run(runtime, service, screen, file, summary))
+    tracing = Tracing(runtime, service, wanted=trace, say=screen.say)
+    return asyncio.run(_run(runtime, service, tracing, screen, file, summary))
 
 
 async def _run(
     runtime: Runtime,
     service: "Service | None",
+    tracing: Tracing,
     screen: "_Screen",
     file: Path | None,
     summary: float | None,
@@ -77,7 +82,11 @@ async def _run(
     began = time.monotonic()
     asked = asyncio.Event()
     loop.add_signal_handler(signal.SIGUSR1, asked.set)
-    showing = asyncio.create_task(_show(runtime, service, screen, file, began, asked, summary))
+    loop.add_signal_handler(signal.SIGUSR2, tracing.write)
+    tracing.start()
+    showing = asyncio.create_task(
+        _show(runtime, service, tracing, screen, file, began, asked, summary)
+    )
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({showing, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -92,6 +101,9 @@ async def _run(
         showing.cancel()
         stopping.cancel()
         await asyncio.gather(showing, stopping, return_exceptions=True)
+        if not stop.is_set():  # we have failed ourselves
+            tracing.failed()
+        await tracing.close()
         if service is not None:
             await service.close()
         await runtime.close()
@@ -101,6 +113,7 @@ async def _run(
 async def _show(
     runtime: Runtime,
     service: "Service | None",
+    tracing: Tracing,
     screen: "_Screen",
     file: Path | None,
     began: float,
@@ -108,6 +121,7 @@ async def _show(
     every: float | None,
 ) -> None:
     await _start(runtime, service, screen, file)
+    tracing.started()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(_explain(runtime, screen, began))
         tasks.create_task(_summaries(runtime, screen, asked, every))

@@ -390,6 +390,54 @@ def _lines(
         loop.call_soon_threadsafe(end)
 
 
+# dump
+
+
+@trace.command()
+@click.argument("graph", required=False)
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The file to write. [default: flowtrace-GRAPH-TIME.json; -: standard output]",
+)
+@click.option(
+    "--address",
+    default="ws://localhost:3569",
+    show_default=True,
+    help="The runtime. [env: MSGFLO_ADDRESS]",
+    envvar="MSGFLO_ADDRESS",
+)
+@click.option("--secret", default="", envvar="MSGFLO_SECRET", help="[env: MSGFLO_SECRET]")
+def dump(graph: str | None, output: Path | None, address: str, secret: str) -> None:
+    """Fetch what a runtime has recorded, which goes on recording.
+
+    The runtime records from the start with msgflo run --trace, or since a tool asked it to. GRAPH
+    is the id of the graph; without it the main one is meant. Works with any runtime of the FBP
+    protocol that traces.
+    """
+    asyncio.run(_dump(graph, output, address, secret))
+
+
+async def _dump(graph: str | None, output: Path | None, address: str, secret: str) -> None:
+    from msgflo.protocol.client import Client
+
+    async with Client(address, secret=secret) as client:
+        if graph is None:
+            runtime = await client.command("runtime", "getruntime")
+            graph = str(runtime.get("graph") or "")
+            if not graph:
+                raise ConfigurationError(f"{address} has no main graph; say which graph is meant")
+        said = await client.command("trace", "dump", graph=graph, type="flowtrace.json")
+    found = parse_flowtrace(said.get("flowtrace") or "", address)
+    if str(output) == "-":
+        click.echo(dump_flowtrace(found), nl=False)
+        return
+    path = output or _default_path(graph)
+    write_trace(found, path)
+    click.echo(f"wrote {len(found.events)} events to {path}", err=True)
+
+
 # resend
 
 

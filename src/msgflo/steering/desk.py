@@ -6,7 +6,6 @@ it goes wrong, everybody is told.
 
 import asyncio
 import contextlib
-import json
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -19,18 +18,18 @@ from msgflo.coordinator.network import Event, Life
 from msgflo.errors import ConfigurationError, MsgFloError, TraceError, TransportError
 from msgflo.flow.discovery import queue_name
 from msgflo.flow.graph import Graph
-from msgflo.flow.graphjson import dump_json
 from msgflo.flow.parts import Change, Endpoint, Initial
 from msgflo.flow.wiring import is_virtual
 from msgflo.live import LiveNetwork
 from msgflo.project import state_folder, write_atomically
 from msgflo.protocol.session import Session
-from msgflo.protocol.workspace import Identity, Kind, Packet, Port, Sheet, Source, Workspace
+from msgflo.protocol.workspace import Identity, Kind, Port, Sheet, Source, Workspace
 from msgflo.runtime import Runtime
 from msgflo.steering.catalogue import Catalogue
 from msgflo.steering.operations import PATIENCE, Operations, queues_json, status_json
+from msgflo.steering.recordings import Recordings
 from msgflo.steering.taps import Taps, headers_of, initial_packets
-from msgflo.trace.flowtrace import DEFAULT_EVENTS, Recording, dump_flowtrace
+from msgflo.trace.flowtrace import DEFAULT_EVENTS, DEFAULT_SIZE, dump_flowtrace
 from msgflo.transport.contract import Broker
 
 __all__ = ["RuntimeDesk", "identity_of"]
@@ -109,15 +108,14 @@ class RuntimeDesk:
         self.workspace = Workspace(main, runtime.graph, self, time.time)
         self.workspace.main.started = True
         self.workspace.main.since = time.time()
-        self._taps = Taps(self.workspace, self._broker, self.network, self._record)
+        self._taps = Taps(self.workspace, self._broker, self.network)
+        self.recordings = Recordings(self._network_of, self._broker)
         self._ready = False
         self._stale: set[str] = set()
         self._flushing: asyncio.Handle | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._sending: asyncio.Queue[tuple[str, bytes, str]] = asyncio.Queue(MOST_SENDING)
         self._busy: dict[str, bool] = {}
-        self._recordings: dict[str, Recording] = {}
-        self._stopped: dict[str, Recording] = {}
         self._operations = Operations(self.workspace, runtime, self.network)
 
     # Its own life.
@@ -156,6 +154,7 @@ class RuntimeDesk:
         self._tasks.clear()
         await self._operations.close()
         await self._taps.close()
+        await self.recordings.close()
 
     def _spawn(self, name: str, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)
@@ -169,6 +168,10 @@ class RuntimeDesk:
         if not self._ready:
             return None
         return self._runtime.networks.get("" if sheet.main else sheet.id)
+
+    def _network_of(self, graph: str) -> LiveNetwork | None:
+        sheet = self.workspace.sheets.get(graph)
+        return None if sheet is None else self.network(sheet)
 
     # What the workspace asks for.
 
@@ -205,6 +208,7 @@ class RuntimeDesk:
             if sheet is not None and network is not None:
                 network.change(sheet.graph)
         self._taps.change()
+        self.recordings.change()
 
     def start(self, sheet: Sheet) -> None:
         """Run the network of a graph."""
@@ -251,6 +255,7 @@ class RuntimeDesk:
         """Have all participants of a graph take messages at once, when all of them are there."""
         network.change(sheet.graph)
         self._taps.change()
+        self.recordings.change()
 
         def together(_: object) -> bool:
             return not sheet.started or all(
@@ -261,6 +266,7 @@ class RuntimeDesk:
         with contextlib.suppress(TimeoutError):
             await network.coordinator.until(together, TOGETHER)
         await self._taps.settle(1.0)
+        await self.recordings.settle(1.0)
         if sheet.started:
             self._show_initials(sheet)
             network.pause(False)
@@ -268,6 +274,9 @@ class RuntimeDesk:
     def _show_initials(self, sheet: Sheet, added: Iterable[Initial] = ()) -> None:
         for packet in initial_packets(sheet, time.time(), added):
             self.workspace.saw(packet)
+            if packet.tgt is not None:
+                said = {"src": None, "tgt": packet.tgt.payload(), "data": packet.data}
+                self.recordings.event(sheet.id, "data", said)
 
     def busy(self, sheet: Sheet) -> bool:
         """Tell whether a started network has anything to do, as far as was seen last."""
@@ -406,6 +415,7 @@ class RuntimeDesk:
     def _trouble(self, sheet: Sheet, node: str, text: str) -> None:
         said = {"id": node, "error": text[:2000], "graph": sheet.id}
         self.workspace.tell("network", "processerror", said)
+        self.recordings.event(sheet.id, "processerror", said)
         self._icon(sheet, node, "exclamation-triangle")
 
     def _icon(self, sheet: Sheet, node: str, icon: str) -> None:
@@ -416,53 +426,40 @@ class RuntimeDesk:
 
     # Traces.
 
-    def _record(self, graph: str, packet: Packet | None) -> bool:
-        recording = self._recordings.get(graph)
-        if recording is None:
-            return False
-        if packet is not None and packet.tgt is not None:
-            data = {
-                "src": packet.src and packet.src.payload(),
-                "tgt": packet.tgt.payload(),
-                "data": packet.data,
-            }
-            recording.add("data", data, time=packet.time, graph=graph)
-        return True
-
     def trace(self, command: str, sheet: Sheet, payload: Mapping[str, Any]) -> dict[str, Any]:
         """Start, stop, clear or dump a trace.
 
         Raises:
             TraceError: nothing is recorded that could be dumped, or there is no such format.
         """
-        now = time.time()
-        recording = self._recordings.get(sheet.id, self._stopped.get(sheet.id))
         match command:
             case "start":
                 events = max(1, min(int(payload.get("buffersize", DEFAULT_EVENTS)), MOST_EVENTS))
-                if recording is None or recording.events != events:
-                    recording = Recording(now, events=events, metadata=self._about(sheet))
-                self._recordings[sheet.id] = recording
-                self._stopped.pop(sheet.id, None)
-                self._taps.change()
+                self.recordings.start(sheet.id, events, DEFAULT_SIZE, self._about(sheet))
                 return {"buffersize": events}
             case "stop":
-                if sheet.id in self._recordings:
-                    self._stopped[sheet.id] = self._recordings.pop(sheet.id)
-                    self._taps.change()
+                self.recordings.stop(sheet.id)
                 return {}
             case "clear":
-                if recording is not None:
-                    recording.clear(now)
+                self.recordings.clear(sheet.id)
                 return {}
-        if recording is None:
-            raise TraceError(f"nothing was recorded of {sheet.id!r}; send trace:start first")
         kind = payload.get("type", FLOWTRACE)
         if kind != FLOWTRACE:
             raise TraceError(f"a trace cannot be dumped as {kind!r}; expected {FLOWTRACE!r}")
-        drawn = json.loads(dump_json(sheet.graph))
-        trace = recording.flowtrace(now, {sheet.id: drawn}, sheet.id)
-        return {"type": FLOWTRACE, "flowtrace": dump_flowtrace(trace)}
+        found = self.recordings.flowtrace(sheet.id, sheet.graph)
+        if found is None:
+            raise TraceError(f"nothing was recorded of {sheet.id!r}; send trace:start first")
+        return {"type": FLOWTRACE, "flowtrace": dump_flowtrace(found)}
+
+    def start_trace(self, events: int, size: int) -> None:
+        """Record the main graph from now on, as if a client had asked for it, but more of it.
+
+        Args:
+            events: how many events to keep.
+            size: how many bytes of them.
+        """
+        main = self.workspace.main
+        self.recordings.start(main.id, events, size, self._about(main))
 
     def _about(self, sheet: Sheet) -> dict[str, Any]:
         identity = self._identity

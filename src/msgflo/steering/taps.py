@@ -109,7 +109,6 @@ class Taps:
         workspace: who wants to see what; told what is seen.
         broker: returns the broker; ``None`` while there is none.
         networks: returns what runs of a graph; ``None``: nothing does.
-        recording: called with each packet too, if it returns that it wants those of a graph.
     """
 
     def __init__(
@@ -117,12 +116,10 @@ class Taps:
         workspace: Workspace,
         broker: Callable[[], Broker | None],
         networks: Callable[[Sheet], LiveNetwork | None],
-        recording: Callable[[str, Packet | None], bool],
     ) -> None:
         self._workspace = workspace
         self._broker = broker
         self._networks = networks
-        self._recording = recording
         self._looks: dict[str, _Look] = {}
         self._changed = asyncio.Event()
         self._settled = asyncio.Event()
@@ -200,8 +197,6 @@ class Taps:
             if network is None:
                 continue
             edges = self._workspace.wanted(sheet)
-            if self._recording(sheet.id, None):
-                edges = {(it.src, it.tgt) for it in sheet.graph.edges}
             known = {edge.key for edge in sheet.graph.edges}
             for key in edges:
                 if key[0] is not None and key in known:
@@ -237,7 +232,6 @@ class Taps:
             packet = Packet(
                 graph, src, tgt, data, seen.time, look.sequence, len(seen.body), id=message
             )
-            self._recording(graph, packet)
             self._workspace.saw(packet)
 
 
