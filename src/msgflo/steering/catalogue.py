@@ -5,6 +5,7 @@ from a participant that announced itself.
 """
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from msgflo.errors import ComponentError, MsgFloError
 from msgflo.flow.discovery import Definition
@@ -107,8 +108,9 @@ class Catalogue:
         # A client knows the components of a library without a namespace under the one it is told.
         full = base if not own and library in ("", self.namespace) else f"{library or own}/{base}"
         component = self.library.write(full.removeprefix("/"), language, code)
-        self._read.pop(component.name, None)
-        self._announced.pop(component.name, None)  # what was heard is of the code before
+        if component.path is not None and _is_python(component.path, code):
+            # What was heard is of the code before; half-finished code keeps the ports it had.
+            self._announced.pop(component.name, None)
         return self._kind(component)
 
     def _known(self, name: str) -> Component | None:
@@ -151,6 +153,15 @@ class Catalogue:
         shape = _which(shapes, component)
         self._read[component.name] = (changed, shape)
         return shape
+
+
+def _is_python(path: Path, code: str) -> bool:
+    if path.suffix.lower() != ".py":
+        return True
+    try:
+        return bool(shapes_in(code))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
 
 
 def _which(shapes: list[Shape], component: Component) -> Shape | None:
