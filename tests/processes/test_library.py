@@ -422,6 +422,15 @@ def test_source_is_the_text_of_the_file(project, tmp_path):
     assert source.path == tmp_path / "components" / "Upper.py"
 
 
+def test_source_has_the_suite_of_tests_that_is_called_like_it(project, tmp_path):
+    library = project(
+        {"components/A.py": "", "spec/A.yaml": "topic: A", "components/B.py": "", "c.yaml": "x"}
+    )
+    (tmp_path / "spec" / "B.yaml").symlink_to(tmp_path / "c.yaml")
+    assert library.source("A").tests == "topic: A"
+    assert library.source("B").tests == "", "what leads out of the folder is not read"
+
+
 def test_a_command_has_no_source(project):
     library = project({"msgflo.json": {"components": {"A": "run a"}}})
     with pytest.raises(ComponentError, match="it is the command: run a"):

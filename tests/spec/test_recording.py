@@ -80,6 +80,18 @@ def test_what_came_of_nothing_that_was_seen_is_in_no_case():
     assert recording.suite(10) is None
 
 
+def test_a_flood_is_joined_too_in_bounded_room():
+    recording = Recording(definition())
+    for number in range(3000):
+        recording.went_in(IN, seen(number, f"m{number}"))
+        if number % 2:
+            recording.came_out(OUT, sent_by(handling(f"m{number}", "r.IN@7"), OUT, number * 10))
+    assert recording.answered == 1500
+    assert recording.lost == 0
+    assert len(recording._inputs) <= 1500 + 200
+    assert pairs(recording)[:2] == [({"in": 1}, {"out": 10}), ({"in": 3}, {"out": 30})]
+
+
 def test_packets_without_ids_of_ours_are_joined_by_the_trace():
     recording = Recording(definition())
     recording.went_in(IN, seen("a", "x", trace=1))

@@ -109,6 +109,7 @@ class Source:
         language: such as ``"python"``.
         code: the text of its file.
         path: its file.
+        tests: the text of the suite of tests in ``spec/`` that is called like it; ``""``: none.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Source:
     language: str
     code: str
     path: Path
+    tests: str = ""
 
 
 @dataclass
@@ -303,7 +305,16 @@ class Library:
         except UnicodeDecodeError as error:
             raise ComponentError(f"{found.path} is not UTF-8: {error}") from None
         namespace, base = split_name(found.name)
-        return Source(base, namespace, found.language, code, found.path)
+        return Source(base, namespace, found.language, code, found.path, self._tests(base))
+
+    def _tests(self, base: str) -> str:
+        folder = self._root / "spec"
+        for path in (folder / f"{base}.yaml", folder / f"{base}.yml"):
+            with contextlib.suppress(ComponentError, OSError, UnicodeDecodeError):
+                check_inside(path, folder)
+                if path.stat().st_size <= _LARGEST:
+                    return path.read_text("utf-8")
+        return ""
 
     def write(self, name: str, language: str, code: str) -> Component:
         """Write a component's code: a new file, or over that of the component of this name.

@@ -99,6 +99,7 @@ class Source:
     library: str
     language: str
     code: str
+    tests: str = ""
 
     def payload(self) -> dict[str, Any]:
         """Return it as the FBP protocol writes it."""
@@ -107,7 +108,7 @@ class Source:
             "library": self.library,
             "language": self.language,
             "code": self.code,
-            "tests": "",
+            "tests": self.tests,
         }
 
 

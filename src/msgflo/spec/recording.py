@@ -11,7 +11,7 @@ Each packet that went in, and of which something came out, is a case. Packets th
 of which nothing ever came are settings: the fixture has them as initial packets.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -29,13 +29,19 @@ from msgflo.transport.contract import MESSAGE_ID, Delivery, Inlet, Tapped
 
 __all__ = ["Recording"]
 
-_INSTANCES: Final = 32
+_INSTANCES: Final = 16
 """Instances of a role whose places are tried for an id."""
 
 _EQUAL: Final = 8
 """Equal packets that one handling may send and still be recognised."""
 
 _LONGEST_NAME: Final = 60
+
+_WAITING: Final = 200
+"""Packets that went in and wait for an answer: of a flood, the last so many are enough."""
+
+_ANSWERED: Final = 2000
+"""Packets that were answered: when so many are there, no more are taken."""
 
 
 @dataclass(slots=True)
@@ -56,16 +62,24 @@ class Recording:
     Attributes:
         definition: the role, as it announced itself.
         lost: packets that came out of nothing that was seen going in.
+        answered: how many of the packets that went in something came out of.
     """
 
     def __init__(self, definition: Definition) -> None:
         self.definition = definition
         self.lost = 0
         self._inputs: list[_Input] = []
+        # The queues at which participants were seen to take packets: the others are tried rarely.
+        self._known: list[str] = []
+        self.answered = 0
 
     def went_in(self, port: Port, packet: Tapped) -> None:
         """Take a packet that was sent to an inport."""
+        if self.answered >= _ANSWERED:
+            return
         self._inputs.append(_Input(port.id, packet))
+        if len(self._inputs) - self.answered > _WAITING:
+            self._inputs.remove(next(it for it in self._inputs if not it.outputs))
 
     def came_out(self, port: Port, packet: Tapped) -> None:
         """Take a packet that an outport sent."""
@@ -73,20 +87,16 @@ class Recording:
         if found is None:
             self.lost += 1
         else:
+            self.answered += not found.outputs
             found.outputs.append((port.id, packet))
-
-    @property
-    def answered(self) -> int:
-        """How many of the packets that went in something came out of."""
-        return sum(bool(it.outputs) for it in self._inputs)
 
     def _cause(self, port: Port, packet: Tapped) -> _Input | None:
         message_id = packet.headers.get(MESSAGE_ID)
         named = [it for it in self._inputs if MESSAGE_ID in it.packet.headers]
         if message_id:
-            for it in reversed(named):
-                if message_id in self._ids(it, port, packet.body):
-                    return it
+            by_id = self._by_id(named, port, packet.body, message_id)
+            if by_id is not None:
+                return by_id
         trace = _trace_of(packet)
         if trace:
             same_trace = [it for it in self._inputs if _trace_of(it.packet) == trace]
@@ -99,19 +109,30 @@ class Recording:
                 return it
         return None
 
-    def _ids(self, it: _Input, outport: Port, body: bytes) -> Iterable[str]:
-        """The ids that a packet has that was sent while this one was handled."""
-        inport = self.definition.inport(it.port)
-        assert inport is not None
-        queues = [inport.queue]
-        queues += [place_of(inport.queue, number) for number in range(1, _INSTANCES + 1)]
-        for queue in queues:
-            delivery = Delivery(
-                Inlet(inport.queue, 1), queue, b"", {}, it.packet.headers[MESSAGE_ID]
-            )
-            handling = Handling(delivery, _Nobody())
-            for _ in range(_EQUAL):
-                yield handling.next_id(outport.queue, body)
+    def _by_id(
+        self, inputs: Sequence[_Input], outport: Port, body: bytes, message_id: str
+    ) -> _Input | None:
+        """Return the packet while whose handling one of this id was sent."""
+        for known in (True, False):
+            for it in reversed(inputs):
+                for queue in self._queues(it, known=known):
+                    inlet = Inlet(queue, 1)
+                    taken = Delivery(inlet, queue, b"", {}, it.packet.headers[MESSAGE_ID])
+                    handling = Handling(taken, _Nobody())
+                    # Of a place that is only guessed at, the likely id is enough.
+                    for _ in range(_EQUAL if known else 1):
+                        if handling.next_id(outport.queue, body) == message_id:
+                            if not known:
+                                self._known.append(queue)
+                            return it
+        return None
+
+    def _queues(self, it: _Input, *, known: bool) -> list[str]:
+        """The queues that a packet may have waited in: its port's, and the places of instances."""
+        port = self.definition.inport(it.port)
+        assert port is not None
+        places = [place_of(port.queue, number) for number in range(1, _INSTANCES + 1)]
+        return [it for it in (port.queue, *places) if (it in self._known) is known]
 
     def suite(self, count: int, initials: Mapping[str, Sequence[Any]] | None = None) -> Any:
         """Return a suite of what was recorded, as YAML writes it; ``None`` if there is nothing.

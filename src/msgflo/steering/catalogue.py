@@ -95,7 +95,8 @@ class Catalogue:
                 raise
             library, _, base = name.rpartition("/")
             return Source(base, library or self.namespace, "discovery", _described(heard))
-        return Source(found.name, found.library or self.namespace, found.language, found.code)
+        library = found.library or self.namespace
+        return Source(found.name, library, found.language, found.code, found.tests)
 
     def write(self, name: str, library: str, language: str, code: str) -> Kind:
         """Write a component's code.
