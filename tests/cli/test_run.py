@@ -58,7 +58,7 @@ def gone(pids: list[int]) -> bool:
 def test_it_shows_the_roles_then_what_they_print_and_ends_at_ctrl_c(project: Path):
     with run(project, "hello.fbp", "--scale", "show=2") as started:
         started.until("all running after")
-        started.until("Hello, World!")
+        started.until("Hello, World!", times=2)
         assert "msgflo | hello.fbp: 2 nodes, 1 connection" in started.lines
         assert re.fullmatch(
             r"msgflo \| broker nats://msgflo:\*\*\*@127\.0\.0\.1:\d+ "
