@@ -1,4 +1,4 @@
-"""A real nats-server for whatever test asks for one."""
+"""Real brokers for whatever test asks for one."""
 
 import itertools
 from collections.abc import AsyncIterator, Iterator
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from networks import Network
+from rabbitmq import RabbitMQ
 from servers import NatsServer
 
 _numbers = itertools.count(1)
@@ -42,3 +43,36 @@ async def network() -> AsyncIterator[Network]:
     """A small network in memory, on a broker of this test's own."""
     async with Network() as network:
         yield network
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_of_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
+    server = RabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def rabbitmq(rabbitmq_of_session: RabbitMQ) -> Iterator[str]:
+    """The URL of a virtual host of this test's own on a RabbitMQ that all tests share."""
+    url = rabbitmq_of_session.vhost()
+    yield url
+    rabbitmq_of_session.drop_vhost(url)
+
+
+@pytest.fixture(scope="module")
+def rabbitmq_of_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
+    """One for the tests of a module that treat it badly: it takes seconds to start."""
+    server = RabbitMQ(tmp_path_factory.mktemp("rabbitmq-process"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def rabbitmq_process(rabbitmq_of_module: RabbitMQ) -> RabbitMQ:
+    """A running server to be killed, stopped, frozen and started again."""
+    if not rabbitmq_of_module.running:
+        rabbitmq_of_module.start()
+    return rabbitmq_of_module

@@ -85,7 +85,7 @@ MAY_IMPORT = {
 # Where each library that not every program needs is imported.
 LIBRARIES = {
     "nats": "transport.nats_link",
-    "pika": "transport.amqp",
+    "pika": "transport.amqp_link",
     "paho": "transport.mqtt",
     "pytest": "spec.pytest_plugin",
     "ruamel": "flow.yamltext",
@@ -118,6 +118,7 @@ TESTED_WITH = {
     "flow.values": "flow/test_graph",
     "flow.svgdrawing": "flow/test_drawing",
     "flow.textdrawing": "flow/test_drawing",
+    "transport.amqp_*": "transport/test_amqp",
     "transport.nats_*": "transport/test_nats",
 }
 

@@ -17,6 +17,8 @@ from msgflo.transport.contract import Broker, Client
 __all__ = ["broker", "client", "register", "schemes"]
 
 _modules: dict[str, str] = {
+    "amqp": "msgflo.transport.amqp",
+    "amqps": "msgflo.transport.amqp",
     "direct": "msgflo.transport.direct",
     "nats": "msgflo.transport.nats",
     "tls": "msgflo.transport.nats",

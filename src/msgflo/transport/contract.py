@@ -481,7 +481,8 @@ class Client(Connection):
         Returns at once. The client keeps the message, over lost connections too, until the
         broker has it, and gives it to the broker in the order of the calls. A message whose
         ``Msgflo-Id`` the broker had from this source within the last two minutes counts as
-        confirmed and is not delivered again.
+        confirmed and is not delivered again. (Where brokers do not look at ids, as in AMQP, it is
+        the participant that drops it; so of two that share a work queue each may get one.)
 
         Args:
             outport: the outport's queue name.
