@@ -7,6 +7,7 @@ import pytest
 from msgflo import conformance
 from msgflo.transport import contract
 from msgflo.transport.amqp import Client
+from proxy import proxied
 from rabbitmq import RabbitMQ
 
 TOO_LARGE = RabbitMQ.MOST_BYTES + 1_000_000
@@ -26,10 +27,22 @@ def vhost(rabbitmq_of_session: RabbitMQ) -> str:
 @pytest.mark.parametrize(
     "check", [check for check in conformance.checks() if "restart" not in check.needs], ids=str
 )
-async def test_it_keeps_the_promise(check: conformance.Check, vhost: str) -> None:
-    results = await conformance.check_transport(
-        vhost, only=[check.name], drop=abandon, too_large=TOO_LARGE
-    )
+async def test_it_keeps_the_promise(
+    check: conformance.Check, rabbitmq_of_session: RabbitMQ, vhost: str
+) -> None:
+    async with proxied(rabbitmq_of_session.port) as proxy:
+
+        async def cut() -> None:
+            proxy.cut()
+
+        results = await conformance.check_transport(
+            vhost.replace(str(rabbitmq_of_session.port), str(proxy.port)),
+            only=[check.name],
+            cut=cut,
+            drop=abandon,
+            too_large=TOO_LARGE,
+            nowhere="amqp://me:secret@127.0.0.1:1",
+        )
     assert results[0].outcome is conformance.Outcome.KEPT
 
 

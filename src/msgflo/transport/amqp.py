@@ -302,6 +302,8 @@ class Client(contract.Client):
             if intake is None:
                 intake = self._intakes[inlet.queue, inlet.instance] = Intake(self, inlet)
             intake.inlet = inlet
+        if inlets:
+            self._tick()
         for outport in outports:
             await self.wiring.source(outport)
 
@@ -542,9 +544,13 @@ class Client(contract.Client):
     def _tick(self) -> None:
         if self.closed:
             return
+        if self._ticker is not None:
+            self._ticker.cancel()
         if self.link.connected:
             self.find_out(self._ticked())
-        self._ticker = asyncio.get_running_loop().call_later(_TICK, self._tick)
+        shortest = min((it.inlet.retention for it in self._intakes.values()), default=_TICK)
+        pause = max(0.1, min(_TICK, shortest / 3))
+        self._ticker = asyncio.get_running_loop().call_later(pause, self._tick)
 
     async def _ticked(self) -> None:
         try:

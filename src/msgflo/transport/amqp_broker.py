@@ -108,6 +108,7 @@ class Broker(contract.Broker):
         self._taps: dict[_Tap, None] = {}
         self._counted: dict[tuple[str, str], int] = {}
         self._seen: dict[str, _Seen] = {}
+        self._absent: dict[str, float] = {}
         self._made: set[str] = set()
         self._with_places: set[str] = set()
         self._without_places: set[str] = set()
@@ -359,9 +360,24 @@ class Broker(contract.Broker):
                 there = await self.wiring.look(queue)
                 if there is None:
                     self._seen.pop(queue, None)
+                    self._absent.pop(queue, None)
+                elif await self._is_over(queue, record, there[1], queue in held):
+                    continue
                 else:
                     found.append(self._stats(queue, *there, held.get(queue, _Held())))
         return sorted(found, key=lambda stats: stats.queue)
+
+    async def _is_over(self, queue: str, record: Record, consumers: int, claimed: bool) -> bool:
+        """Give up a place that nobody came back to: for the broker, looking at it is using it."""
+        retention = record.retention(queue)
+        if not retention or consumers or claimed:
+            self._absent.pop(queue, None)
+            return False
+        now = time.monotonic()
+        if now - self._absent.setdefault(queue, now) < retention:
+            return False
+        await self.wiring.drop_place(queue)
+        return True
 
     def _stats(self, queue: str, messages: int, consumers: int, held: _Held) -> QueueStats:
         now = time.monotonic()

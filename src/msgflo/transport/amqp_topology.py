@@ -397,7 +397,7 @@ class _StoredBinding(msgspec.Struct, array_like=True):
 class _Stored(msgspec.Struct):
     version: int = 0
     bindings: list[_StoredBinding] = []
-    inports: dict[str, int] = {}
+    inports: dict[str, dict[int, float]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,12 +407,13 @@ class Record:
     Attributes:
         version: counts its changes.
         bindings: all that is bound, and whether the target's participants have places.
-        inports: the queues of inports, each with the highest instance that ever had a place there.
+        inports: the queues of inports, each with the instances that ever had a place there, and
+            for how many seconds it outlives them (the first: once nothing is bound to it).
     """
 
     version: int = 0
     bindings: Mapping[Binding, bool] = field(default_factory=dict)
-    inports: Mapping[str, int] = field(default_factory=dict)
+    inports: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
 
     def bound(self, binding: Binding, *, places: bool) -> "Record":
         """Return the record with a binding in it."""
@@ -424,13 +425,15 @@ class Record:
             self, bindings={it: how for it, how in self.bindings.items() if it != binding}
         )
 
-    def with_place(self, queue: str) -> "Record":
+    def with_place(self, queue: str, retention: float = DEFAULT_RETENTION) -> "Record":
         """Return the record with the inport of a work queue or place."""
         name, instance = queue_of_place(queue)
-        highest = max(self.inports.get(name, 0), instance or 0)
-        if self.inports.get(name) == highest:
+        places = dict(self.inports.get(name, {}))
+        if instance is not None:
+            places[instance] = retention
+        if name in self.inports and self.inports[name] == places:
             return self
-        return replace(self, inports={**self.inports, name: highest})
+        return replace(self, inports={**self.inports, name: places})
 
     def ways(self) -> set[Way]:
         """Return all the broker's bindings that are wanted."""
@@ -468,11 +471,18 @@ class Record:
         """Return work queues, possible places, and dead letters, of all or some inports."""
         wanted = None if names is None else {queue_of_place(name)[0] for name in names}
         found = []
-        for queue, highest in self.inports.items():
+        for queue, places in self.inports.items():
             if wanted is None or queue in wanted:
                 found += [queue, dead(queue)]
-                found += [place_of(queue, instance) for instance in range(1, highest + 1)]
+                found += [place_of(queue, instance) for instance in places]
         return found
+
+    def retention(self, queue: str) -> float:
+        """Return for how many seconds a place outlives its participant; 0: for ever, or none."""
+        name, instance = queue_of_place(queue)
+        if instance == 1 and self.has_copies(name):
+            return 0.0
+        return self.inports.get(name, {}).get(instance or 0, 0.0)
 
     def encode(self) -> bytes:
         """Return what is stored."""
@@ -483,7 +493,7 @@ class Record:
                     _StoredBinding(it.kind.value, it.source, it.target, places)
                     for it, places in sorted(self.bindings.items())
                 ],
-                dict(sorted(self.inports.items())),
+                {queue: dict(places) for queue, places in sorted(self.inports.items())},
             )
         )
 

@@ -11,6 +11,7 @@ what it says is really so; and whoever begins to coordinate carries out once mor
 import asyncio
 import logging
 import random
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -120,6 +121,8 @@ class Wiring:
         self._quorum = quorum
         self._locks: dict[str, asyncio.Lock] = {}
         self._own = False
+        self._noted: defaultdict[str, set[float]] = defaultdict(set)
+        """How long first places are to live that were made by somebody else, and that was noted."""
 
     # Entities.
 
@@ -251,12 +254,18 @@ class Wiring:
         there = await self.look(queue)
         if there is None:
             async with self.record() as holder:
-                await holder.store(holder.record.with_place(queue))
+                kept = retention or DEFAULT_RETENTION
+                await holder.store(holder.record.with_place(queue, kept))
                 await self.inport(name, routed=holder.record.is_routed(name))
                 if instance is not None:
-                    await self.place(queue, retention or DEFAULT_RETENTION)
+                    await self.place(queue, kept)
         elif instance is not None:
-            await self.place(queue, retention or DEFAULT_RETENTION)
+            kept = retention or DEFAULT_RETENTION
+            await self.place(queue, kept)
+            if instance == 1 and kept not in {DEFAULT_RETENTION, *self._noted[queue]}:
+                async with self.record() as holder:
+                    await holder.store(holder.record.with_place(queue, kept))
+                self._noted[queue].add(kept)
 
     async def mend_letters(self, queue: str) -> None:
         """Give an inport's dead letters somewhere to go again, where they had nowhere."""
@@ -411,7 +420,8 @@ class Wiring:
                 )
             await holder.store(record)
             if binding.kind is Kind.PUBSUB and was and not record.has_copies(binding.target):
-                await self._drop_place(place_of(binding.target, 1))
+                # It does not expire by itself.
+                await self.drop_place(place_of(binding.target, 1), if_empty=True)
 
     async def _take_away(self, ways: Iterable[Way], record: Record) -> None:
         """Remove the broker's bindings that the record does not want."""
@@ -429,10 +439,10 @@ class Wiring:
                 )
             await self._link.call(method)
 
-    async def _drop_place(self, place: str) -> None:
-        """Delete the first instance's place, which does not expire, if nobody has use for it."""
+    async def drop_place(self, place: str, *, if_empty: bool = False) -> None:
+        """Delete a place that nobody takes from."""
         try:
-            await self._link.call(spec.Queue.Delete(queue=place, if_unused=True, if_empty=True))
+            await self._link.call(spec.Queue.Delete(queue=place, if_unused=True, if_empty=if_empty))
         except Refused as refused:
             log.debug("%s stays: %s", place, refused.text)
 
@@ -458,7 +468,7 @@ class Wiring:
                     channel.tell(spec.Basic.Ack(delivery_tag=got.tag))
             finally:
                 await channel.close()
-        await self._drop_place(place)
+        await self.drop_place(place, if_empty=True)
 
     async def carry_out(self, sources: Iterable[str] | None = None) -> None:
         """Carry out once more what the record says.
