@@ -114,6 +114,16 @@ def test_of_the_traces_that_begin_here_so_many_a_second_are_kept():
     assert len(list(it.spans())) == 3
 
 
+def test_an_error_of_any_text_can_be_told():
+    it = meter()
+    failure = Failure(Kind.ERROR, "OSError", "no such file: \ud800")
+    it.ended("in", Work(), "dead", failure)
+    (message,) = it.answer(Question("t", ("job-1",)))
+    answer = parse_report(message)
+    assert isinstance(answer, Answer)
+    assert answer.spans[0].error == "OSError: no such file: ?"
+
+
 def test_the_last_spans_are_kept():
     it = meter(spans=3)
     for number in range(5):

@@ -14,6 +14,7 @@ from opentelemetry import trace as opentelemetry
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as Exported
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 import msgflo
 from msgflo import participant, transport
@@ -23,6 +24,7 @@ from msgflo.otel import endpoint_of
 from msgflo.transport.contract import MESSAGE_ID
 
 _numbers = count(1)
+SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 
 class Collector:
@@ -167,6 +169,24 @@ async def test_what_a_source_sends_begins_a_trace(collector):
     assert set(collector.paths) == {"/own/path"}
     sent, taken = sorted(collector.spans["shop"], key=lambda it: it.kind != it.SPAN_KIND_PRODUCER)
     assert sent.name == "send once.OUT"
+    assert taken.parent_span_id == sent.span_id
+
+
+async def test_what_is_sent_in_somebody_elses_span_is_part_of_its_trace(collector):
+    trace, span = 0x4BF92F3577B34DA6A3CE929D0E0E4736, 0x00F067AA0BA902B7
+
+    @msgflo.source
+    async def request(out: msgflo.Out[str]):
+        around = NonRecordingSpan(SpanContext(trace, span, is_remote=False, trace_flags=SAMPLED))
+        with opentelemetry.use_span(around):
+            out("from a request")
+            yield
+
+    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+    await handled(environment, roles={"once": request, "second": second})
+    (sent,), (taken,) = collector.spans["once"], collector.spans["second"]
+    assert int.from_bytes(sent.trace_id) == int.from_bytes(taken.trace_id) == trace
+    assert int.from_bytes(sent.parent_span_id) == span
     assert taken.parent_span_id == sent.span_id
 
 

@@ -154,6 +154,7 @@ class Engine:
             instance=instance,
             export=export,
             entering=None if exporter is None else exporter.entering(),
+            around=None if exporter is None else exporter.around(),
         )
         self.outbox = Outbox(
             client,

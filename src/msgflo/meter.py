@@ -102,6 +102,7 @@ class Meter:
         spans: int = SPANS,
         export: Callable[[Span], None] | None = None,
         entering: Callable[[Spot], None] | None = None,
+        around: Callable[[], tuple[str, str, bool] | None] | None = None,
     ) -> None:
         """Make one that has counted nothing.
 
@@ -116,6 +117,8 @@ class Meter:
             spans: how many spans are kept.
             export: called with each span that is kept.
             entering: called when a handling begins, in its task or its thread.
+            around: returns trace, span and whether it is sampled of what somebody else's code is
+                doing now, to which a packet of no message belongs then; ``None``: nothing.
         """
         self.ins = {name: InFigures() for name in inports}
         self.sent: dict[str, int] = defaultdict(int, dict.fromkeys((outports or {}).values(), 0))
@@ -127,6 +130,7 @@ class Meter:
         self._rate = rate
         self._export = export
         self._entering = entering
+        self._around = around
         self._ring: deque[_Record] = deque(maxlen=spans)
         self._numbers = count(int.from_bytes(os.urandom(8)))
         self._second = 0
@@ -225,13 +229,17 @@ class Meter:
 
     def _begin(self, queue: str, message_id: str) -> str:
         """Return the header of a packet that begins a trace."""
-        trace = trace_of(message_id)
         span = f"{next(self._numbers) & 0xFFFFFFFFFFFFFFFF:016x}"
-        if not self._sample():
+        around = self._around() if self._around is not None else None
+        if around is None:
+            trace, parent, sampled = trace_of(message_id), "", self._sample()
+        else:
+            trace, parent, sampled = around
+        if not sampled:
             return f"00-{trace}-{span}-00"
         now = self._clock()
         port = self._ports.get(queue, queue)
-        self._keep((trace, span, "", port, message_id, 0.0, now, now, "sent", 1, ""))
+        self._keep((trace, span, parent, port, message_id, 0.0, now, now, "sent", 1, ""))
         return f"00-{trace}-{span}-01"
 
     def _sample(self) -> bool:
@@ -254,8 +262,24 @@ class Meter:
         return map(self._span, tuple(self._ring))
 
     def _span(self, record: _Record) -> Span:
-        trace, span, parent, *rest = record
-        return Span(trace, span, parent, self._role, self._instance, *rest)  # type: ignore[arg-type]
+        trace, span, parent, port, message, queued, started, finished, outcome, attempt, error = (
+            record
+        )
+        return Span(
+            trace,
+            span,
+            parent,
+            self._role,
+            self._instance,
+            port,
+            _text(message),
+            queued,
+            started,
+            finished,
+            outcome,
+            attempt,
+            _text(error),
+        )
 
     def answer(self, question: Question) -> list[bytes]:
         """Return the messages that answer a question for spans."""
@@ -276,3 +300,8 @@ class Meter:
         return msgspec.json.encode(
             Figures(self._participant, self._role, self._instance, self.ins, outs, final)
         )
+
+
+def _text(said: str) -> str:
+    """Return a text that can be written down: with no half surrogate pairs, as errors may have."""
+    return said.encode("utf-8", "replace").decode()
