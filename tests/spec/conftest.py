@@ -125,12 +125,23 @@ class Repeat(msgflo.Participant):
 """
 
 
+UNMADE = """
+import msgflo
+
+
+class Unmade(msgflo.Participant):
+    def __init__(self, role):
+        raise RuntimeError("no tools")
+"""
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     folder = tmp_path / "components"
     folder.mkdir()
     (folder / "several.py").write_text(COMPONENTS)
     (folder / "Classic.py").write_text(CLASSIC)
+    (folder / "Unmade.py").write_text(UNMADE)
     (folder / "Fails.py").write_text("import a_module_that_nobody_has")
     (folder / "Node.js").write_text("// not Python")
     (folder / "Lamp.yml").write_text("component: Lamp\ninports: {in: {queue: lamp}}\n")

@@ -166,6 +166,7 @@ async def test_a_port_that_the_fixture_does_not_export_is_told(runtime):
         ("Node", "", "Node.js is javascript; expected one in Python. To test it, run the suite"),
         ("Lamp", "", "describes a participant that runs somewhere else"),
         ("Fails", "", "cannot be imported: ModuleNotFoundError"),
+        ("Unmade", "", "cannot be made: RuntimeError: no tools"),
         ("Broken", "", "did not start: RuntimeError: no licence"),
         ("T", "INPORT=a.NO:IN\nOUTPORT=a.OUT:OUT\na(core/Repeat)", "has no inport 'no'"),
         ("T", "INPORT=a.IN:IN\nOUTPORT=a.NO:OUT\na(core/Repeat)", "has no outport 'no'"),

@@ -1,9 +1,11 @@
 """The plug-in of pytest, in runs of pytest of their own."""
 
 import os
+import socket
 import subprocess
 import sys
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import pytest
 
@@ -77,6 +79,28 @@ def test_what_cannot_be_set_up_is_an_error_of_its_cases(folder):
     done = run_pytest(folder)
     assert "the library has no component 'Nobody'" in done.stdout
     assert "2 errors" in done.stdout
+
+
+def test_suites_are_run_on_a_runtime_that_a_command_starts(folder):
+    (folder / "spec" / "some.yaml").write_text(
+        "topic: Repeat\ntimeout: 20000\n"
+        + cases(("one", 1, "equals: 1"), ("two", 2, "equals: 3"))
+        + "---\ntopic: Nobody\n"
+        + cases(("three", 1, "equals: 1"))
+    )
+    with socket.socket() as it:
+        it.bind(("127.0.0.1", 0))
+        port = it.getsockname()[1]
+    program = Path(__file__).parent.parent / "fbp_runtime.py"
+    done = run_pytest(
+        folder,
+        f"--msgflo-address=ws://127.0.0.1:{port}",
+        f"--msgflo-command={sys.executable} {program} {port}",
+        "--msgflo-start-timeout=30",
+    )
+    assert "expected 2 to equal 3" in done.stdout
+    assert "the library has no component 'Nobody'. (asked the runtime)" in done.stdout
+    assert "1 failed, 1 passed, 1 error" in done.stdout
 
 
 def test_other_files_are_left_alone(folder):

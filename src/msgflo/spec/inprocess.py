@@ -104,7 +104,12 @@ class InProcess(Runtime):
         thing = self.thing(component)
         if isinstance(thing, type) and issubclass(thing, Participant):
             make: Any = thing
-            thing = make(role)
+            try:
+                thing = make(role)
+            except Exception as error:
+                raise SpecError(
+                    f"component {component!r} cannot be made: {type(error).__name__}: {error}"
+                ) from error
         return declared(thing)
 
     async def ports(self, component: str) -> tuple[list[str], list[str]]:

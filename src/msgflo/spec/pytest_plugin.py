@@ -3,10 +3,13 @@
 It is there wherever MsgFlo is installed. The files ``spec/*.yaml`` and ``spec/*.yml`` are collected
 as far as they say a ``topic``; ``msgflo_suites`` in pytest's configuration names other patterns. A
 file that is named on the command line is collected in any case. The project's Python components
-are run in this process, as by ``msgflo test``: a fixture is set up once for its suite.
+are run in this process, as by ``msgflo test``: a fixture is set up once for its suite. With
+``--msgflo-address`` or ``--msgflo-command`` they are run on a runtime, which such a command starts
+for each suite.
 """
 
 import asyncio
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,7 +22,19 @@ _TOPIC = re.compile(r"^(- )?[\"']?topic[\"']?\s*:", re.MULTILINE)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the setting."""
+    """Add the setting and the options."""
+    group = parser.getgroup("msgflo", "suites of fbp-spec")
+    group.addoption("--msgflo-address", metavar="URL", help="run suites on the runtime there")
+    group.addoption(
+        "--msgflo-command", metavar="CMD", help="run suites on a runtime that CMD starts"
+    )
+    group.addoption(
+        "--msgflo-start-timeout",
+        metavar="SECONDS",
+        type=float,
+        default=10.0,
+        help="for the runtime, and then for each fixture's processes, to start (10)",
+    )
     parser.addini(
         "msgflo_suites",
         "Patterns of the files that are suites of fbp-spec.",
@@ -62,6 +77,7 @@ class SuiteNode(pytest.Collector):
 
     suite: Any
     _loop: asyncio.Runner | None = None
+    _runtime: Any = None
     _run: Any = None
 
     @classmethod
@@ -78,22 +94,42 @@ class SuiteNode(pytest.Collector):
 
     def setup(self) -> None:
         """Set the fixture up."""
-        from msgflo.project import find_root
-        from msgflo.spec.inprocess import InProcess
         from msgflo.spec.runner import SuiteRun
 
         self._loop = asyncio.Runner()
-        self._run = SuiteRun(InProcess(find_root(self.path)), self.suite)
+        self._runtime = self._loop.run(self._open())
+        self._run = SuiteRun(self._runtime, self.suite)
         self._loop.run(self._run.start())
 
+    async def _open(self) -> Any:
+        option = self.config.getoption
+        address, command = option("msgflo_address"), option("msgflo_command")
+        if address or command:
+            from msgflo.spec.remote import DEFAULT_ADDRESS, Remote
+
+            return await Remote.open(
+                address or DEFAULT_ADDRESS,
+                command=command or "",
+                secret=os.environ.get("MSGFLO_SECRET", ""),
+                start_timeout=option("msgflo_start_timeout"),
+            )
+        from msgflo.project import find_root
+        from msgflo.spec.inprocess import InProcess
+
+        return InProcess(find_root(self.path))
+
     def teardown(self) -> None:
-        """Stop the fixture."""
-        if self._loop is not None:
-            try:
+        """Stop the fixture, and let go of the runtime."""
+        if self._loop is None:
+            return
+        try:
+            if self._run is not None:
                 self._loop.run(self._run.stop())
-            finally:
-                self._loop.close()
-                self._loop = None
+            if self._runtime is not None:
+                self._loop.run(self._runtime.close())
+        finally:
+            self._loop.close()
+            self._loop = self._run = self._runtime = None
 
     def run(self, case: Any) -> Any:
         """Run a case and return its result."""
