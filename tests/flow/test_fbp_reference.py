@@ -1,8 +1,6 @@
 """Our reader and writer of .fbp beside the reference reader, npm fbp 1.8."""
 
 import json
-import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import npm
 from msgflo.errors import GraphSyntaxError
 from msgflo.flow.fbp import dump_fbp, parse_fbp
 from msgflo.flow.graph import Graph
@@ -20,7 +19,6 @@ from msgflo.flow.values import same
 from realgraphs import real_graphs
 
 HERE = Path(__file__).parent
-INSTALLED = HERE.parent.parent / "build" / "npm-fbp"
 
 Reference = Callable[[str, bool], dict[str, Any]]
 
@@ -28,15 +26,9 @@ Reference = Callable[[str, bool], dict[str, Any]]
 @pytest.fixture(scope="module")
 def reference() -> Iterator[Reference]:
     """Ask the reference reader: the graph, or its error. One process for all questions."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        message = "the reference reader needs node and npm"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    install(npm)
+    installed = npm.installed(HERE / "npm", "npm-fbp").parent
     with subprocess.Popen(
-        [node, HERE / "npm" / "reference.js", INSTALLED],
+        [npm.node(), HERE / "npm" / "reference.js", installed],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -54,30 +46,6 @@ def reference() -> Iterator[Reference]:
 
         yield ask
         stdin.close()
-
-
-def install(npm: str) -> None:
-    if (INSTALLED / "node_modules" / "fbp" / "package.json").exists():
-        return
-    # A folder of our own first: another run of the tests may be doing the same.
-    INSTALLED.parent.mkdir(exist_ok=True)
-    making = INSTALLED.with_name(f"npm-fbp.{os.getpid()}")
-    making.mkdir()
-    for name in ("package.json", "package-lock.json"):
-        shutil.copy(HERE / "npm" / name, making)
-    done = subprocess.run(
-        [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"],
-        cwd=making,
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode and not os.environ.get("CI"):
-        shutil.rmtree(making)
-        pytest.skip(f"npm could not install the reference reader: {done.stderr[-300:]}")
-    assert done.returncode == 0, done.stderr
-    if INSTALLED.exists():
-        shutil.rmtree(INSTALLED)
-    making.rename(INSTALLED)
 
 
 def plain(graph: dict[str, Any]) -> dict[str, Any]:
