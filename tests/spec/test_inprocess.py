@@ -1,7 +1,10 @@
 """The runtime within this process, and the rules of running that show there."""
 
+import json
+
 import pytest
 
+from msgflo.spec.inprocess import InProcess
 from msgflo.spec.report import exit_status
 from msgflo.spec.runner import Status, run_suites
 from msgflo.spec.suite import parse_suites
@@ -61,6 +64,18 @@ async def test_names_of_ports_match_in_any_case(runtime):
 async def test_a_classic_participant_is_run(runtime):
     text = suite("Classic", ("{in: {a: 1}}", "{out: {equals: {a: 1}}}"))
     assert await errors(runtime, text) == [""]
+
+
+@pytest.mark.parametrize("program", ["python3", "/usr/bin/python3.11", "msgflo-python"])
+async def test_a_component_that_is_configured_as_a_command_of_python_is_run(project, program):
+    (project / "elsewhere").mkdir()
+    (project / "components" / "Classic.py").rename(project / "elsewhere" / "mine.py")
+    config = {"components": {"c/Mine": f"{program} elsewhere/mine.py #ROLE", "c/Sh": "sh -c true"}}
+    (project / "msgflo.json").write_text(json.dumps(config))
+    runtime = InProcess(project)
+    assert await errors(runtime, suite("c/Mine", ("{in: 1}", "{out: {equals: 1}}"))) == [""]
+    result = await run(runtime, suite("c/Sh", ("{in: 1}", "{out: {equals: 1}}")))
+    assert "says to start it by the command 'sh -c true'" in result.problem
 
 
 async def test_state_is_kept_between_the_cases_of_a_suite_and_not_beyond(runtime):

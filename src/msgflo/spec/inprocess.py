@@ -7,6 +7,7 @@ A message that ends as a dead letter, which nothing in the fixture takes, is a f
 import asyncio
 import base64
 import itertools
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -33,7 +34,7 @@ from msgflo.payload import encode, plain
 from msgflo.processes.library import Component, Library
 from msgflo.spec.files import load_suites, suite_files
 from msgflo.spec.runner import ERROR, MAIN, Fault, Network, Packet, Runtime
-from msgflo.spec.suite import Suite
+from msgflo.spec.suite import TESTEE, Suite
 from msgflo.trace.flowtrace import Recording
 from msgflo.trace.recorder import Recorder, Route, routes
 from msgflo.transport import direct
@@ -76,12 +77,12 @@ class InProcess(Runtime):
             found = self.library.get(name)
         except UnknownComponent as error:
             raise SpecError(str(error)) from None
-        if found.language != "python" or found.path is None or found.origin != found.path:
+        path = self._python_file(found)
+        if path is None:
             raise SpecError(
                 f"component {name!r} cannot be run in this process: {_what(found)}; expected one "
                 f"in Python. To test it, {_OTHERWISE}"
             )
-        path = self.library.root / found.path
         try:
             things = load_components(path)
         except MsgFloError as error:
@@ -99,6 +100,18 @@ class InProcess(Runtime):
         except ComponentError as error:
             raise SpecError(f"component {name!r}: {error}") from None
 
+    def _python_file(self, found: Component) -> Path | None:
+        """Return the file of a component in Python; also where a command says to run such a one."""
+        if found.language == "python" and found.path is not None and found.origin == found.path:
+            return self.library.root / found.path
+        command = self.library.command(found.name, TESTEE) if found.starts else None
+        if command is None or len(command.argv) < 2:
+            return None
+        program, file = Path(command.argv[0]).name, command.argv[1]
+        path = (command.cwd or self.library.root) / file
+        runs_python = re.fullmatch(r"python[0-9.]*|msgflo-python", program) is not None
+        return path if runs_python and path.suffix == ".py" and path.is_file() else None
+
     def declaration(self, component: str, role: str) -> Declaration:
         """Return the declaration of a component, for a participant of its own."""
         thing = self.thing(component)
@@ -114,7 +127,7 @@ class InProcess(Runtime):
 
     async def ports(self, component: str) -> tuple[list[str], list[str]]:
         """Return the names of a component's inports and outports."""
-        definition = self.declaration(component, "testee").definition("testee")
+        definition = self.declaration(component, TESTEE).definition(TESTEE)
         return (
             [port.id for port in definition.inports if port.queue],
             [port.id for port in definition.outports if port.queue],

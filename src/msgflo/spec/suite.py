@@ -17,7 +17,16 @@ from msgflo.flow.graphjson import load_json
 from msgflo.flow.yamltext import Document, load_yaml_documents
 from msgflo.spec.expectation import Expectation, parse_expectation, shown
 
-__all__ = ["DEFAULT_TIMEOUT", "Case", "Fixture", "Step", "Suite", "fixture_of", "parse_suites"]
+__all__ = [
+    "DEFAULT_TIMEOUT",
+    "TESTEE",
+    "Case",
+    "Fixture",
+    "Step",
+    "Suite",
+    "fixture_of",
+    "parse_suites",
+]
 
 DEFAULT_TIMEOUT: Final = 2.0
 """Seconds: for each case, and for setting up, unless a suite says otherwise."""
