@@ -119,14 +119,14 @@ def test_without_annotations_everything_is_any() -> None:
     assert ports(anything) == ([("in", "any")], [("out", "any")])
 
 
-def test_none_alone_is_a_type_and_none_among_others_is_nothing_sent() -> None:
+def test_none_is_nothing_sent_unless_a_port_is_declared_for_it() -> None:
     @component
-    async def done(x: int) -> None: ...
+    async def done(x: int) -> Annotated[None, Out(name="done")]: ...
 
     @component
     async def maybe(x: int) -> str | None: ...
 
-    @component(sink=True)
+    @component
     async def sink(x: int) -> None: ...
 
     @component
@@ -136,7 +136,7 @@ def test_none_alone_is_a_type_and_none_among_others_is_nothing_sent() -> None:
     def bangs(x: int) -> Iterator[None]:
         yield None
 
-    assert ports(done)[1] == [("out", "bang")]
+    assert ports(done)[1] == [("done", "bang")]
     assert declared(done).entries[0].call.sends_none
     assert ports(maybe)[1] == [("out", "string")]
     assert not declared(maybe).entries[0].call.sends_none

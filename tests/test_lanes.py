@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
+from typing import Annotated
 
 import pytest
 
@@ -174,9 +175,9 @@ async def test_none_is_sent_only_where_it_is_the_declared_type(network):
     assert await results(network, positive, -1, 1, 0, 2) == [1, 2]
 
 
-async def test_a_function_that_returns_nothing_tells_when_it_is_done(network):
+async def test_a_port_whose_type_is_none_tells_when_a_message_is_done(network):
     @msgflo.component
-    async def done(x: int) -> None: ...
+    async def done(x: int) -> Annotated[None, msgflo.Out(name="out")]: ...
 
     assert await results(network, done, 1, 2) == [None, None]
 
@@ -249,9 +250,9 @@ async def test_a_generator_is_closed_when_what_it_yields_cannot_be_sent(network,
 
 
 async def test_what_cannot_be_sent_says_whose_fault_it_is(network):
-    @msgflo.component(sink=True)
-    async def sink(x: int):
-        return x
+    @msgflo.component
+    async def sink(x: int) -> None:
+        return x  # type: ignore[return-value]
 
     @msgflo.component
     def forgot(x: int) -> int:

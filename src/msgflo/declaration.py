@@ -296,7 +296,6 @@ def component(
     prefetch: int | None = None,
     executor: Executor = "thread",
     ack: Ack = "auto",
-    sink: bool = False,
 ) -> Callable[[F], F]: ...
 
 
@@ -311,16 +310,15 @@ def component(
     prefetch: int | None = None,
     executor: Executor = "thread",
     ack: Ack = "auto",
-    sink: bool = False,
 ) -> Any:
     """Make a function a component. It stays the function that it was.
 
     The first plain parameter is the inport, ``in`` unless ``Annotated[T, In("name")]`` says
-    otherwise. What is returned or yielded is sent to ``out``; None is not, unless the declared
-    type is None alone: a function annotated ``-> None`` that has no other outport sends ``null``
-    there when a message is done, so that others can wait for it (``sink=True``: it does not, and
-    has no ``out``). ``Out[T]`` parameters are more outports, ``Param[T]`` parameters are settings,
-    a ``Context`` parameter gets what is known of the message.
+    otherwise. What is returned or yielded is sent to ``out``; None is not, and a function annotated
+    ``-> None`` has no ``out``. One that is to say when a message is done declares a port whose type
+    is None: ``-> Annotated[None, Out(name="done")]`` sends ``null`` there. ``Out[T]`` parameters are
+    more outports, ``Param[T]`` parameters are settings, a ``Context`` parameter gets what is known
+    of the message.
 
     An ``async def`` runs in the event loop. A ``def`` runs in a thread, at most ``concurrency`` at
     a time, or with ``executor="process"`` in a process of its own, for work that holds the
@@ -340,7 +338,6 @@ def component(
             the last is being confirmed; but what is here cannot go to another instance.
         executor: ``thread`` or ``process``.
         ack: ``manual``: the message is not settled before ``ctx.ack()``.
-        sink: it has no outport ``out``, whatever it is annotated to return.
 
     Raises:
         DefinitionError: the signature cannot be that of a component; says where and why.
@@ -366,7 +363,7 @@ def component(
             )
 
         def make() -> Declaration:
-            call = read(function, sink=sink, names=names)
+            call = read(function, names=names)
             entry = _entry(call, retry, concurrency, prefetch, executor, ack)
             fill_defaults(function, call)
             return Declaration(

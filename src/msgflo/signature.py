@@ -329,7 +329,6 @@ def read(
     method: bool = False,
     source: bool = False,
     port: str = "",
-    sink: bool = False,
     names: Mapping[str, Any] | None = None,
 ) -> Call:
     """Read a function's signature.
@@ -339,7 +338,6 @@ def read(
         method: its first parameter is ``self``.
         source: it has no triggering inport.
         port: the name of the triggering inport where the signature does not name it.
-        sink: it has no outport ``out``, whatever its annotation says.
         names: what annotations may mention beside the function's globals.
 
     Raises:
@@ -407,9 +405,7 @@ def read(
         )
     _check_names(at, [inport] if inport else [], params.values(), outs.values())
     form = Form.of(function)
-    result, sends_none = (None, False)
-    if not sink:
-        result, sends_none = _result(at, form, hints, bool(outs), method)
+    result, sends_none = _result(at, form, hints, bool(outs), method)
     return Call(
         function=function,
         form=form,
@@ -554,8 +550,7 @@ def _result(
         explicit = said is not None
     said = said or Out()
     nothing = annotation is None or annotation is NoneType
-    if nothing and not explicit and (has_outs or method):
-        # The usual annotation of what gives its results elsewhere.
+    if nothing and not explicit:
         return None, False
     if get_origin(annotation) in (Union, UnionType):
         members = tuple(m for m in get_args(annotation) if m is not NoneType)

@@ -93,8 +93,7 @@ class _Ports:
 
 def _of_function(node: _Function, source: bool, call: ast.Call | None) -> Shape:
     ports = _Ports()
-    sink = _keyword(call, "sink") is True
-    _read(node, ports, source=source, sink=sink)
+    _read(node, ports, source=source)
     return Shape(
         _first_text(call) or node.name,
         tuple(ports.inports),
@@ -109,7 +108,6 @@ def _read(
     ports: _Ports,
     *,
     source: bool,
-    sink: bool,
     method: bool = False,
     name: str = "",
 ) -> None:
@@ -127,8 +125,6 @@ def _read(
             ports.add_in(Port(said or bare, _type(inner)))
         elif not source:
             ports.add_in(Port(said or name or "in", _type(inner)))
-    if sink:
-        return
     if node.returns is None:
         if _yields(node) or not (has_outs or method):
             ports.add_out(Port("out"))
@@ -138,7 +134,7 @@ def _read(
         return
     if isinstance(inner, ast.Subscript) and _last(inner.value) in _STREAMS:
         inner = _arguments(inner)[0]
-    elif isinstance(inner, ast.Constant) and inner.value is None and (has_outs or method):
+    elif inner is not None and _is_none(inner) and not said:
         return
     ports.add_out(Port(said or "out", _type(inner)))
 
@@ -172,7 +168,6 @@ def _of_class(node: ast.ClassDef) -> Shape:
                         item,
                         ports,
                         source=kind == "source",
-                        sink=False,
                         method=True,
                         name=_first_text(found) or item.name,
                     )
