@@ -314,11 +314,11 @@ def component(
     """Make a function a component. It stays the function that it was.
 
     The first plain parameter is the inport, ``in`` unless ``Annotated[T, In("name")]`` says
-    otherwise. What is returned or yielded is sent to ``out``; None is not, and a function annotated
-    ``-> None`` has no ``out``. One that is to say when a message is done declares a port whose type
-    is None: ``-> Annotated[None, Out(name="done")]`` sends ``null`` there. ``Out[T]`` parameters are
-    more outports, ``Param[T]`` parameters are settings, a ``Context`` parameter gets what is known
-    of the message.
+    otherwise. What is returned or yielded is sent to ``out``; None is not, and a function that is
+    annotated ``-> None`` has no ``out``. One that is to say when a message is done declares a port
+    whose type is None: ``-> Annotated[None, Out(name="done")]`` sends ``null`` there. ``Out[T]``
+    parameters are more outports, ``Param[T]`` parameters are settings, a ``Context`` parameter gets
+    what is known of the message.
 
     An ``async def`` runs in the event loop. A ``def`` runs in a thread, at most ``concurrency`` at
     a time, or with ``executor="process"`` in a process of its own, for work that holds the
