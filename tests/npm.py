@@ -1,5 +1,6 @@
 """Packages of npm that tests compare with: pinned by a lock file, installed once into build/."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -32,25 +33,32 @@ def installed(folder: Path, name: str) -> Path:
     place = BUILD / name
     lock = folder / "package-lock.json"
     marker = place / "package-lock.json"
-    if not (place / "node_modules").exists() or marker.read_bytes() != lock.read_bytes():
-        # A folder of our own first: another run of the tests may be doing the same.
-        BUILD.mkdir(exist_ok=True)
-        making = BUILD / f"{name}.{os.getpid()}"
-        making.mkdir()
-        for file in ("package.json", "package-lock.json"):
-            shutil.copy(folder / file, making)
-        done = subprocess.run(
-            ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"],
-            cwd=making,
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            shutil.rmtree(making)
-            _without(f"npm could not install {name}: {done.stderr[-300:]}")
-        shutil.rmtree(place, ignore_errors=True)
-        making.rename(place)
+    BUILD.mkdir(exist_ok=True)
+    with (BUILD / f"{name}.lock").open("w") as turn:
+        # One at a time: tests run in several processes, and each may be the first to ask.
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        if not marker.exists() or marker.read_bytes() != lock.read_bytes():
+            _install(folder, place)
     return place / "node_modules"
+
+
+def _install(folder: Path, place: Path) -> None:
+    """Install into a folder of its own first, so that one that is there is whole."""
+    making = place.with_name(f"{place.name}.new")
+    for left in (making, place):
+        shutil.rmtree(left, ignore_errors=True)
+    making.mkdir()
+    for file in ("package.json", "package-lock.json"):
+        shutil.copy(folder / file, making)
+    done = subprocess.run(
+        ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"],
+        cwd=making,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        _without(f"npm could not install {place.name}: {done.stderr[-300:]}")
+    making.rename(place)
 
 
 def _without(reason: str) -> None:
