@@ -26,6 +26,9 @@ _COMMANDS = {
 }
 
 
+_CLASSIC = "classic"
+
+
 class _Commands(click.Group):
     """Knows its commands by name and a line each, and imports one when it is called."""
 
@@ -37,11 +40,18 @@ class _Commands(click.Group):
         ctx: click.Context,  # noqa: ARG002
         name: str,
     ) -> click.Command | None:
-        if name not in _COMMANDS:
+        if name not in _COMMANDS and name != _CLASSIC:
             return None
-        module = importlib.import_module(_COMMANDS[name][0])
+        where = "msgflo.cli.classic" if name == _CLASSIC else _COMMANDS[name][0]
+        module = importlib.import_module(where)
         found: click.Command = getattr(module, name)
         return found
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take options without a subcommand for those of the original command."""
+        if args and args[0].startswith("-") and args[0] not in ("-h", "--help", "--version"):
+            args = [_CLASSIC, *args]
+        return super().parse_args(ctx, args)
 
     def format_commands(  # click's signature
         self,

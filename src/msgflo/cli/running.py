@@ -135,8 +135,8 @@ async def _start(
     if service is not None:
         # First of all, so that tools which start us need not wait for the rest.
         await service.start()
-        screen.say(f"FBP protocol at {service.address}")
-        screen.say(f"open in noflo-ui: {service.live_url()}")
+        for line in service.greeting():
+            screen.say(line, bare=service.classic)
     await runtime.start()
     if service is not None:
         service.runtime_started()
@@ -259,13 +259,14 @@ class _Screen:
         self._changed = asyncio.Condition()
         self._notifying: asyncio.Task[None] | None = None
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, *, bare: bool = False) -> None:
         mark = "\x1b[1mmsgflo\x1b[0m" if self._colour else "msgflo"
         # A terminal that was closed, or a reader that has gone, stops no network.
         with contextlib.suppress(OSError, ValueError):
             for line in text.splitlines():
                 # What others said may be in it: it must not move or erase anything.
-                sys.stdout.write(f"{mark} | {plain(clean(line))}\n")
+                said = plain(clean(line))
+                sys.stdout.write(f"{said}\n" if bare else f"{mark} | {said}\n")
             sys.stdout.flush()
 
     def output(self, role: str, instance: int, stream: str, line: str) -> None:

@@ -70,6 +70,8 @@ def serve(
     runtime_id: str,
     ide: str,
     no_serve: bool,
+    classic: bool = False,
+    ping: tuple[str, str, float] = ("", "", 0.0),
 ) -> "Service | None":
     """Return what serves a runtime, as the options want it; ``None``: nothing does.
 
@@ -91,4 +93,6 @@ def serve(
         runtime_id=runtime_id,
         ide=ide,
         tell=tell,
+        classic=classic,
+        ping=ping,
     )

@@ -180,6 +180,9 @@ def _of_class(node: ast.ClassDef) -> Shape:
     )
 
 
+_IN, _OUT = (Port("in"),), (Port("out"),)
+
+
 def _of_classic(node: ast.ClassDef) -> Shape:
     """Read the definition that a classic class gives to ``Participant.__init__``."""
     for item in ast.walk(node):
@@ -193,12 +196,12 @@ def _of_classic(node: ast.ClassDef) -> Shape:
                 # The class is what a graph names; what it calls its component is for announcing.
                 return Shape(
                     node.name,
-                    tuple(_literal_ports(said.get("inports"))) or (Port("in"),),
-                    tuple(_literal_ports(said.get("outports"))) or (Port("out"),),
+                    tuple(_literal_ports(said["inports"])) if "inports" in said else _IN,
+                    tuple(_literal_ports(said["outports"])) if "outports" in said else _OUT,
                     _text(_value(said.get("icon"))),
                     _text(_value(said.get("label"))) or _docline(node),
                 )
-    return Shape(node.name, (Port("in"),), (Port("out"),), "", _docline(node))
+    return Shape(node.name, _IN, _OUT, "", _docline(node))
 
 
 def _literal_ports(node: ast.expr | None) -> Iterator[Port]:
@@ -272,8 +275,10 @@ def _type(node: ast.expr | None) -> str:
     if isinstance(node, ast.BinOp):  # A | None
         sides = {_type(side) for side in (node.left, node.right) if not _is_none(side)}
         return sides.pop() if len(sides) == 1 else "any"
-    if node is None or _is_none(node):
+    if node is None:
         return "any"
+    if _is_none(node):
+        return "bang"
     name = _last(node)
     if name in {"Any", ""}:
         return "any"

@@ -1,8 +1,12 @@
 """A runtime that others can look at and steer: the server, its desk, and the graph's file."""
 
+import asyncio
 import re
+import urllib.request
 from collections.abc import Callable, Collection, Mapping
+from http.client import HTTPException
 from pathlib import Path
+from urllib.parse import quote
 
 from msgflo.errors import ConfigurationError, MsgFloError
 from msgflo.flow.graph import Graph
@@ -88,6 +92,9 @@ class Service:
         runtime_id: the runtime's id; ``""``: that of earlier runs in the same folder.
         ide: where noflo-ui is served.
         routes: further HTTP routes.
+        classic: whether it greets in the words of the original.
+        ping: a URL in which ``$RUNTIME_ID`` stands for the id, an HTTP method, and how often
+            (seconds) it is told there that the runtime is there; 0: never.
         tell: called with what people in front of the terminal should hear.
     """
 
@@ -104,10 +111,15 @@ class Service:
         runtime_id: str = "",
         ide: str = "",
         routes: Routes = (),
+        classic: bool = False,
+        ping: tuple[str, str, float] = ("", "", 0.0),
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._tell = tell
         self._ide = ide
+        self.classic = classic
+        self._ping = ping
+        self._pinging: asyncio.Task[None] | None = None
         self._secrets = dict(secrets or {})
         self.desk = RuntimeDesk(
             runtime,
@@ -168,6 +180,8 @@ class Service:
         self.desk.begin()
         self.file.start()
         await self.server.start()
+        if self._ping[2] > 0:
+            self._pinging = asyncio.create_task(self._ping_again(), name="ping")
 
     def runtime_started(self) -> None:
         """Tell that the runtime has started."""
@@ -175,9 +189,31 @@ class Service:
 
     async def close(self) -> None:
         """Cut off all clients, and save what is to be saved. Idempotent."""
+        if self._pinging is not None:
+            self._pinging.cancel()
         await self.server.close()
         await self.file.close()
         await self.desk.close()
+
+    def greeting(self) -> list[str]:
+        """Return what to say when it listens."""
+        if self.classic:
+            return [f"msgflo started on {self.address}", f"Open in Flowhub: {self.live_url()}"]
+        return [f"FBP protocol at {self.address}", f"open in noflo-ui: {self.live_url()}"]
+
+    async def _ping_again(self) -> None:
+        address, method, interval = self._ping
+        address = address.replace("$RUNTIME_ID", quote(self.desk.identity.id, safe=""))
+        complaint = ""
+        while True:
+            try:
+                await asyncio.to_thread(_request, address, method)
+                complaint = ""
+            except (OSError, ValueError, HTTPException) as error:
+                if complaint != str(error):
+                    complaint = str(error)
+                    self._tell(f"cannot ping {address}: {error}")
+            await asyncio.sleep(interval)
 
     def _persist(self) -> None:
         self.file.save()
@@ -195,3 +231,11 @@ class Service:
     def _complain(self, text: str) -> None:
         self._tell(text)
         self.workspace.tell("network", "output", {"message": text[:2000], "type": "message"})
+
+
+def _request(address: str, method: str) -> None:
+    if not address.startswith(("http://", "https://")):
+        raise ValueError("expected an http or https URL")
+    request = urllib.request.Request(address, data=b"", method=method.upper())  # noqa: S310
+    with urllib.request.urlopen(request, timeout=10):  # noqa: S310 - checked above
+        pass
