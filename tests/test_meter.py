@@ -175,11 +175,11 @@ def test_a_report_with_nothing_new_is_left_out():
 _networks = count(1)
 
 
-@pytest.fixture(params=["direct", "nats"])
+@pytest.fixture(params=["direct", "nats_server", "rabbitmq"])
 def url(request: pytest.FixtureRequest) -> str:
     if request.param == "direct":
         return f"direct://meter-{next(_networks)}"
-    return str(request.getfixturevalue("nats_server"))
+    return str(request.getfixturevalue(request.param))
 
 
 class Network:

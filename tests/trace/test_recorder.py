@@ -108,11 +108,11 @@ class Network:
         return list(event_lines(self.ring.flowtrace(1, {}).events))
 
 
-@pytest.fixture(params=["direct", "nats"])
+@pytest.fixture(params=["direct", "nats_server", "rabbitmq"])
 def url(request: pytest.FixtureRequest) -> str:
     if request.param == "direct":
         return f"direct://recorder-{next(_numbers)}"
-    return str(request.getfixturevalue("nats_server"))
+    return str(request.getfixturevalue(request.param))
 
 
 async def test_packets_are_recorded_at_each_connection_as_they_were(url):
