@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 
 import npm
+from msgflo.protocol.client import Client
+from msgflo.spec.files import load_suites
+from msgflo.spec.remote import Remote
+from msgflo.spec.runner import run_suites
 
 COMPONENT = """
 import msgflo
@@ -88,3 +92,19 @@ def test_the_reference_has_the_verdicts_of_its_examples_on_our_runtime_and_we_ha
             assert line.endswith("✓")
     assert without_reasons(ours.stdout) == lines
     assert (theirs.returncode, ours.returncode) == (2, 2)
+
+
+@pytest.mark.timeout(100)
+async def test_our_runtime_is_left_without_a_trace_of_the_fixtures(folder, address):
+    (folder / "one.yaml").write_text(
+        "topic: DummyComponent\ntimeout: 20000\n"
+        "cases: [{name: n, assertion: a, inputs: {in: 1}, expect: {out: {equals: 1}}}]"
+    )
+    runtime = await Remote.open(address, start_timeout=60)
+    results = await run_suites(runtime, load_suites(str(folder / "one.yaml")))
+    assert [case.error for result in results for case in result.cases] == [""]
+    await runtime.close()
+    async with Client(address) as client:
+        names = [kind["name"] for kind in await client.command("component", "list")]
+    assert "DummyComponent" in names
+    assert not [name for name in names if name.startswith("fixture.")]

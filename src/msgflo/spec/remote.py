@@ -141,7 +141,10 @@ class Remote(Runtime):
         name = f"fixture.{''.join(secrets.choice(alphabet) for _ in range(10))}"
         command = self._client.command
         answered = _version(self._runtime) >= 0.7
-        network = RemoteNetwork(graph, self._client, name, recording, answered=answered)
+        forgets = self._runtime.get("type") == "msgflo"
+        network = RemoteNetwork(
+            graph, self._client, name, recording, answered=answered, forgets=forgets
+        )
         # One at a time: of what is heard now, nothing is about a network before it.
         self._networks[:] = [network]
         try:
@@ -224,8 +227,10 @@ class RemoteNetwork(Network):
         recording: Recording | None = None,
         *,
         answered: bool,
+        forgets: bool,
     ) -> None:
         super().__init__(graph, recording)
+        self._forgets = forgets
         self._client = client
         self._name = name
         self._answered = answered
@@ -275,11 +280,13 @@ class RemoteNetwork(Network):
         """Return at once: no message of the protocol tells of it."""
 
     async def stop(self) -> None:
-        """Stop it. The graph stays in the runtime: no message of the protocol removes one."""
+        """Stop it. In a runtime that is not ours the graph stays: the protocol cannot end it."""
         if self._running:
             self._running = False
             with contextlib.suppress(ProtocolError):
                 await self._client.command("network", "stop", graph=self._name)
+                if self._forgets:
+                    await self._client.ask("remove", graph=self._name)
 
 
 async def _connected(
