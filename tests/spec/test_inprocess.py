@@ -99,8 +99,11 @@ async def test_the_last_packet_of_each_port_counts(runtime):
 
 
 async def test_a_missing_packet_fails_its_case_when_its_time_is_up_and_the_next_is_run(runtime):
-    text = suite("Silent", ("{in: 1}", "{out: {equals: 1}}"), timeout=60)
-    text += "- {name: n, assertion: a, inputs: {in: 1}, expect: {}}\n"
+    case = "name: n, assertion: a, inputs: {in: 1}"
+    text = (
+        "topic: Silent\ntimeout: 20000\ncases:\n"
+        f"- {{{case}, expect: {{out: {{equals: 1}}}}, timeout: 60}}\n- {{{case}, expect: {{}}}}\n"
+    )
     assert await errors(runtime, text) == [
         "expected data within 0.06 s: No data received on port out",
         "",

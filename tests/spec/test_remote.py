@@ -102,7 +102,8 @@ async def test_a_process_error_fails_the_case(there):
 
 async def test_a_missing_packet_fails_the_case_in_time(there):
     runtime = await Remote.open(there.address, start_timeout=0.01)
-    case = await run(runtime, a_suite("Quiet", timeout=50))
+    suite = a_suite("Quiet").replace("{name: n", "{timeout: 50, name: n")
+    case = await run(runtime, suite)
     assert "No data received on port out" in case.error
     await runtime.close()
 
@@ -134,13 +135,13 @@ async def test_an_unknown_component_is_told_with_what_is_near(there):
 
 
 async def test_what_the_runtime_refuses_or_does_not_answer_is_told(there):
-    runtime = await Remote.open(there.address, command_timeout=0.5)
+    runtime = await Remote.open(there.address, command_timeout=2)
     there.refuses["network:start"] = "not today"
     (result,) = await run_suites(runtime, parse_suites(a_suite("Repeat"), "f"))
     assert "cannot be set up: not today" in result.problem
     there.silent.add("graph:addnode")
     (result,) = await run_suites(runtime, parse_suites(a_suite("Repeat"), "f"))
-    assert "has not answered graph:addnode in 0.5 s" in result.problem
+    assert "has not answered graph:addnode in 2 s" in result.problem
     there.refuses.clear()
     there.silent.clear()
     assert (await run(runtime, a_suite("Repeat"))).status is Status.PASSED
