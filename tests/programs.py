@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -80,6 +81,14 @@ class Program:
             if not self._read(end - time.monotonic()):
                 raise AssertionError(f"no {text!r} in the output:\n{self.text}")
         return next(line for line in reversed(self.lines) if text in line)
+
+    def until_line(self, pattern: str) -> str:
+        """Read until a whole line matches a pattern; return it."""
+        end = time.monotonic() + WAIT
+        while not (found := re.search(f"^{pattern}$", self.text, re.M)):
+            if not self._read(end - time.monotonic()):
+                raise AssertionError(f"no line like {pattern!r} in the output:\n{self.text}")
+        return found[0]
 
     def _read(self, timeout: float) -> bool:
         if not self._open or not select.select([self._output], [], [], max(0, timeout))[0]:

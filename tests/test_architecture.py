@@ -107,8 +107,10 @@ EVERYWHERE = {"msgspec", "msgflo"}
 # Modules that are parts of another one, and are tested by its tests.
 TESTED_WITH = {
     "__main__": "cli/test_cli",
+    "cli.changing": "cli/test_change",
     "cli.connecting": "cli/test_messages",
     "cli.tracing": "cli/test_trace",
+    "cli.network": "cli/test_change",
     "cli.options": "cli/test_messages",
     "cli.running": "cli/test_run",
     "cli.traffic": "cli/test_messages",

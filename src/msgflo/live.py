@@ -14,18 +14,24 @@ from pathlib import Path
 from msgflo import transport
 from msgflo.coordinator.coordinator import Coordinator
 from msgflo.coordinator.network import Event, Life, NetworkStatus, RoleStatus
-from msgflo.errors import ComponentError, MsgFloError
+from msgflo.errors import ComponentError, ConfigurationError, MsgFloError, UnknownComponent
 from msgflo.flow.discovery import DEFAULT_PERIOD, Announcement, Definition, Goodbye
 from msgflo.flow.graph import Graph
-from msgflo.flow.parts import Edge, Endpoint
+from msgflo.flow.parts import Edge, Endpoint, Node
 from msgflo.flow.wiring import by_convention, is_virtual
 from msgflo.processes.command import Command
 from msgflo.processes.foreign import Foreign
-from msgflo.processes.library import Library
+from msgflo.processes.library import Component, Library
 from msgflo.processes.supervisor import ProcessState, State, Supervisor
 from msgflo.transport.contract import Broker
 
-__all__ = ["InstanceStatus", "LiveNetwork", "RoleView", "RuntimeStatus"]
+__all__ = ["INSTANCES", "InstanceStatus", "LiveNetwork", "RoleView", "RuntimeStatus"]
+
+INSTANCES = "instances"
+"""The key of a node's metadata that says how many instances of it to run."""
+
+MOST_INSTANCES = 1000
+"""A graph that wants more of a node has a slip in it."""
 
 WIRING_TIMEOUT = 5.0
 """Seconds that the start of the processes waits for the broker to bind what is known."""
@@ -114,7 +120,7 @@ class LiveNetwork:
         told: called with what people would want to hear.
         memory: the file that outlives the network's coordinator.
         scope: put before the nodes' names to make roles, for graphs that share a broker.
-        scale: how many instances of a role, where it is not one; 0 starts none.
+        scale: how many instances of a role, whatever the graph says at first; 0 starts none.
         only: start only these roles; ``None``: all.
         ignore: do not start these roles.
         restart: which processes are started again when they end.
@@ -157,7 +163,7 @@ class LiveNetwork:
         self._announcing: asyncio.Task[None] | None = None
         self._foreign_changed = asyncio.Event()
         self._assumed: dict[str, Definition] = {}
-        self._take_roles()
+        self._take_roles(self.graph)
         self._assume()
         self.coordinator = Coordinator(
             broker,
@@ -232,8 +238,8 @@ class LiveNetwork:
 
     def change(self, graph: Graph) -> None:
         """Tell that the graph was edited. Idempotent."""
-        self.graph = _scoped(graph, self.scope)
-        self._take_roles()
+        before, self.graph = self.graph, _scoped(graph, self.scope)
+        self._take_roles(before)
         self._assume()
         self.coordinator.change_graph(self.graph)
         self._bring_all()
@@ -261,7 +267,7 @@ class LiveNetwork:
             ComponentError: nothing of it is started here.
         """
         found = self._role(role)
-        self._scale[role] = found.instances = instances
+        found.instances = instances
         self._bring_soon(role)
 
     def restart(self, role: str, instance: int | None = None) -> None:
@@ -327,8 +333,8 @@ class LiveNetwork:
 
     # What should run.
 
-    def _take_roles(self) -> None:
-        """Want what the graph has."""
+    def _take_roles(self, before: Graph) -> None:
+        """Want what the graph has, which was another one before."""
         for node in self.graph.nodes.values():
             skipped = node.id in self._ignore or (
                 self._only is not None and node.id not in self._only
@@ -337,9 +343,16 @@ class LiveNetwork:
                 continue
             role = self._roles.get(node.id)
             if role is None:
-                self._roles[node.id] = _Role(node.component, self._scale.get(node.id, 1))
-            elif role.gone or role.component != node.component:
+                said = _instances_said(node)
+                usual = 1 if said is None else said
+                self._roles[node.id] = _Role(node.component, self._scale.get(node.id, usual))
+                continue
+            if role.gone or role.component != node.component:
                 role.component, role.problem = node.component, ""
+            known = before.nodes.get(node.id)
+            said = _instances_said(node)
+            if known is None or _instances_said(known) != said:
+                role.instances = self._scale.get(node.id, 1) if said is None else said
         for name, role in self._roles.items():
             there = self.graph.nodes.get(name)
             role.gone = there is None or is_virtual(there.component)
@@ -446,7 +459,7 @@ class LiveNetwork:
         if role.problem:
             return {}
         try:
-            component = self.library.get(role.component)
+            component = self._component(role.component)
         except ComponentError as error:
             role.problem = str(error)
             self._tell("wrong", f"{name}: {error}", name)
@@ -458,6 +471,15 @@ class LiveNetwork:
             instance: (role.component, role.turns.get(instance, 0))
             for instance in range(1, role.instances + 1)
         }
+
+    def _component(self, name: str) -> Component:
+        """Return a component; its file may have been written since the library was read."""
+        try:
+            return self.library.get(name)
+        except UnknownComponent:
+            with contextlib.suppress(ConfigurationError):
+                self.library.refresh()
+            return self.library.get(name)
 
     def _can_be_paused(self, name: str) -> bool:
         """Tell whether a role's participants can; who has never said so may be able to."""
@@ -614,6 +636,15 @@ class LiveNetwork:
 def _goodbye(announcement: Announcement) -> bytes:
     definition = announcement.definition
     return Goodbye(definition.id, definition.role).encode()
+
+
+def _instances_said(node: Node) -> int | None:
+    """Return how many instances a graph wants of a node; ``None``: it says nothing of it."""
+    said = node.metadata.get(INSTANCES)
+    text = str(said)
+    if isinstance(said, bool) or not (text.isascii() and text.isdecimal()):
+        return None
+    return min(int(text), MOST_INSTANCES)
 
 
 def _scoped(graph: Graph, scope: str) -> Graph:

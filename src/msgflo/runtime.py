@@ -13,7 +13,7 @@ not start, an edge that cannot be bound are part of the status, with their reaso
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,18 +24,22 @@ from msgflo.coordinator.coordinator import Coordinator
 from msgflo.coordinator.network import Event, Life
 from msgflo.errors import ConfigurationError, MsgFloError, near
 from msgflo.flow.graph import Graph
-from msgflo.flow.telemetry import TELEMETRY
+from msgflo.flow.telemetry import TELEMETRY, Figures
 from msgflo.flow.wiring import is_virtual
 from msgflo.live import InstanceStatus, LiveNetwork, RoleView, RuntimeStatus
+from msgflo.processes.journal import Journal, Line
 from msgflo.processes.library import Library
 from msgflo.processes.restarts import Limits
 from msgflo.processes.supervisor import ProcessState, Supervisor
-from msgflo.project import state_folder
+from msgflo.project import STATE, state_folder
 from msgflo.trace.metrics import Metrics
 from msgflo.transport.contract import Broker, QueueStats, redacted
 
 __all__ = ["InstanceStatus", "RoleView", "Runtime", "RuntimeStatus"]
 
+
+LOGS = "logs"
+"""The folder, in the state folder, of what processes print."""
 
 METRICS_TIMEOUT = 3.0
 """Seconds that the broker has to say how its queues are: who asks for metrics waits no longer."""
@@ -91,7 +95,12 @@ class Runtime:
         self._listeners = [told]
         self._embedded: EmbeddedBroker | None = None
         self._broker: Broker | None = None
-        self._supervisor = Supervisor(output, self._process_changed, grace=grace, limits=limits)
+        self.journal = Journal(root / STATE / LOGS)
+        self._printers: list[Callable[[Line], None]] = []
+        self._output = output
+        self._supervisor = Supervisor(
+            self._printed, self._process_changed, grace=grace, limits=limits
+        )
         self._closing = False
         scale = dict(scale or {})
         for role in (*scale, *(only or ()), *ignore):
@@ -204,6 +213,7 @@ class Runtime:
         """Stop the processes, then the coordinator, then the broker if it is ours. Idempotent."""
         self._closing = True
         await self._supervisor.close()
+        self.journal.close()
         for network in self.networks.values():
             await network.close(leave_processes=True)
         if self._broker is not None:
@@ -306,6 +316,20 @@ class Runtime:
     def on_told(self, told: Callable[[Event], None]) -> None:
         """Have ``told`` called too with what people would want to hear."""
         self._listeners.append(told)
+
+    def on_printed(self, printed: Callable[[Line], None]) -> None:
+        """Have ``printed`` called with each line that a process prints."""
+        self._printers.append(printed)
+
+    def _printed(self, role: str, instance: int, stream: str, text: str) -> None:
+        line = self.journal.add(role, instance, stream, text)
+        for printed in self._printers:
+            printed(line)
+        self._output(role, instance, stream, text)
+
+    def figures(self) -> Sequence[Figures]:
+        """Return what each participant has said last of what it has done."""
+        return self._metrics.figures
 
     def _process_changed(self, state: ProcessState) -> None:
         for network in self.networks.values():

@@ -73,6 +73,11 @@ def test_python_m_msgflo_is_the_same_and_says_its_version(tmp_path):
         (["tail", "--count", "0"], "0 is not in the range"),
         (["graph", "check"], "Missing argument"),
         (["participant"], "Missing argument 'FILE'"),
+        (["scale", "resize"], "'resize': expected ROLE=N"),
+        (["scale"], "Missing argument 'ROLE=N...'"),
+        (["connect", "a.out b.in"], "expected 'ROLE.PORT -> ROLE.PORT'"),
+        (["add", "a", "A", "--initial", "5"], "--initial 5: expected PORT=DATA"),
+        (["undo", "-n", "0"], "0 is not in the range"),
     ],
 )
 def test_wrong_use_has_status_2_and_says_what_was_expected(tmp_path, arguments, expected):

@@ -15,14 +15,28 @@ from msgflo.errors import ConfigurationError, MsgFloError
 __all__ = ["main", "msgflo"]
 
 _COMMANDS = {
+    "add": ("msgflo.cli.change", "Add a role to a running network."),
+    "bindings": ("msgflo.cli.look", "List what the broker has bound, wanted or orphaned."),
     "components": ("msgflo.cli.library", "List the components of a project's library."),
+    "connect": ("msgflo.cli.change", "Connect two ports of a running network."),
+    "deadletters": ("msgflo.cli.deadletters", "Messages that could not be processed."),
+    "disconnect": ("msgflo.cli.change", "Remove a connection of a running network."),
     "graph": ("msgflo.cli.graph", "Check, convert and draw graph files."),
+    "logs": ("msgflo.cli.look", "Show what the processes of a running network have printed."),
     "participant": ("msgflo.cli.participant", "Run the component in a Python file as a role."),
+    "queues": ("msgflo.cli.look", "List the queues of a running network."),
+    "redo": ("msgflo.cli.change", "Make an edit again that was taken back."),
+    "remove": ("msgflo.cli.change", "Remove a role from a running network."),
+    "restart": ("msgflo.cli.change", "Start roles of a running network anew."),
     "run": ("msgflo.cli.run", "Run a graph: broker, processes and connections."),
+    "scale": ("msgflo.cli.change", "Run more or fewer instances of roles."),
     "send": ("msgflo.cli.messages", "Send a message to an inport."),
+    "status": ("msgflo.cli.look", "Explain how a running network is."),
     "tail": ("msgflo.cli.messages", "Watch what passes a port."),
     "test": ("msgflo.cli.test", "Run suites of tests in the format of fbp-spec."),
+    "top": ("msgflo.cli.look", "Watch a running network live: rates, latency, waiting, dead."),
     "trace": ("msgflo.cli.trace", "Record, show and replay packets; the way of a message."),
+    "undo": ("msgflo.cli.change", "Take the last edit of a running network back."),
 }
 
 

@@ -80,7 +80,8 @@ def serve(
     """
     if no_serve:
         return None
-    from msgflo.steering.service import Service, read_secrets
+    from msgflo.steering.endpoint import read_secrets
+    from msgflo.steering.service import Service
 
     return Service(
         runtime,

@@ -60,12 +60,15 @@ EXTENSIONS: Final[Mapping[str, Level]] = {
     "unsubscribe": Level.READ,
     "status": Level.READ,
     "queues": Level.READ,
+    "figures": Level.READ,
+    "logs": Level.READ,
     "history": Level.READ,
     "undo": Level.REWIRE,
     "redo": Level.REWIRE,
     "scale": Level.REWIRE,
     "restart": Level.REWIRE,
     "remove": Level.REWIRE,
+    "unbind": Level.REWIRE,
     "deadletters:list": Level.READ,
     "deadletters:show": Level.READ,
     "deadletters:export": Level.READ,
@@ -501,7 +504,7 @@ class Session:
             answer(error)
 
     def _subscribe(self, payload: Mapping[str, Any]) -> dict[str, Any]:
-        wanted = payload.get("topics", sorted(_TOPICS))
+        wanted = payload.get("topics", sorted(_TOPICS - {"logs"}))
         if not isinstance(wanted, list) or not all(topic in _TOPICS for topic in wanted):
             raise Malformed(f"topics is {wanted!r}; expected some of {', '.join(sorted(_TOPICS))}")
         self._topics |= frozenset(wanted)
@@ -630,5 +633,5 @@ _OWN: Final[Mapping[str, Callable[[Session, Mapping[str, Any]], dict[str, Any]]]
     "remove": Session._remove,
 }
 
-_TOPICS: Final = frozenset({"status", "queues", "packets", "events"})
+_TOPICS: Final = frozenset({"status", "queues", "packets", "events", "logs"})
 """What a client of the protocol ``msgflo`` can be told of."""

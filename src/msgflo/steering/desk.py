@@ -20,13 +20,20 @@ from msgflo.flow.discovery import queue_name
 from msgflo.flow.graph import Graph
 from msgflo.flow.parts import Change, Endpoint, Initial
 from msgflo.flow.wiring import is_virtual
-from msgflo.live import LiveNetwork
+from msgflo.live import INSTANCES, LiveNetwork
+from msgflo.processes.journal import Line
 from msgflo.project import state_folder, write_atomically
 from msgflo.protocol.session import Session
 from msgflo.protocol.workspace import Identity, Kind, Port, Sheet, Source, Workspace
 from msgflo.runtime import Runtime
 from msgflo.steering.catalogue import Catalogue
-from msgflo.steering.operations import PATIENCE, Operations, queues_json, status_json
+from msgflo.steering.operations import (
+    PATIENCE,
+    Operations,
+    line_json,
+    queues_json,
+    status_json,
+)
 from msgflo.steering.recordings import Recordings
 from msgflo.steering.taps import Taps, headers_of, initial_packets
 from msgflo.trace.flowtrace import DEFAULT_EVENTS, DEFAULT_SIZE, dump_flowtrace
@@ -123,6 +130,7 @@ class RuntimeDesk:
     def begin(self) -> None:
         """Begin; before the runtime has started, in the event loop."""
         self._runtime.on_told(self._heard)
+        self._runtime.on_printed(self._printed)
         self._taps.start()
         self._spawn("send", self._send_all())
         self._spawn("look", self._look())
@@ -192,7 +200,7 @@ class RuntimeDesk:
             ]
             if added:
                 self._show_initials(sheet, added)
-        if all(change.kind in _UNSEEN for change in changes):
+        if not any(_is_seen(change) for change in changes):
             return
         self._stale.add(sheet.id)
         if self._ready and self._flushing is None:
@@ -310,7 +318,9 @@ class RuntimeDesk:
         self._persist()
 
     def kinds(self) -> Iterable[Kind]:
-        """Return the components of the library."""
+        """Return the components of the library, as its files are now."""
+        with contextlib.suppress(ConfigurationError):
+            self._runtime.library.refresh()
         return self.catalogue.kinds()
 
     def port(self, component: str, name: str, inward: bool) -> Port | None:
@@ -395,6 +405,16 @@ class RuntimeDesk:
                 self._trouble(sheet, node.id, event.text)
             case _:
                 pass
+
+    def _printed(self, line: Line) -> None:
+        listeners = [it for it in self.workspace.audience if "logs" in _topics(it)]
+        where = self._place(line.role) if listeners else None
+        if where is None:
+            return
+        said = {"graph": where[0].id, "node": where[2].id, **line_json(line)}
+        for one in listeners:
+            if isinstance(one, Session):
+                one.extended("logs", "log", said)
 
     def _place(self, role: str) -> tuple[Sheet, LiveNetwork, Any] | None:
         if role and self._ready:
@@ -517,6 +537,14 @@ class RuntimeDesk:
             for one in self.workspace.audience:
                 if isinstance(one, Session):
                     one.extended(topic, f"{topic}:changed", said)
+
+
+def _is_seen(change: Change) -> bool:
+    """Tell whether participants, or their number, can be other by an edit."""
+    if change.kind == "changenode":
+        before, after = (getattr(it, "metadata", {}) for it in (change.before, change.after))
+        return bool(before.get(INSTANCES) != after.get(INSTANCES))
+    return change.kind not in _UNSEEN
 
 
 def _topics(one: object) -> Iterable[str]:

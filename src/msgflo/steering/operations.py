@@ -16,21 +16,36 @@ import msgspec
 from msgflo.coordinator.network import EdgeStatus
 from msgflo.errors import ConfigurationError, MsgFloError, near
 from msgflo.flow.discovery import queue_of_place
-from msgflo.live import InstanceStatus, LiveNetwork, RoleView
+from msgflo.flow.telemetry import BUCKETS
+from msgflo.live import INSTANCES, InstanceStatus, LiveNetwork, RoleView
+from msgflo.processes.journal import Line
+from msgflo.processes.usage import usage_of
 from msgflo.protocol.workspace import Sheet, Workspace
 from msgflo.runtime import Runtime
 from msgflo.transport.contract import DeadLetter, QueueStats
 
-__all__ = ["MOST_LETTERS", "Operations", "letter_json", "status_json"]
+__all__ = [
+    "MOST_LETTERS",
+    "Operations",
+    "letter_json",
+    "line_json",
+    "queues_json",
+    "status_json",
+]
 
 MOST_LETTERS = 1000
 """So many dead letters are listed, and requeued or purged by one command."""
+
+MOST_LINES = 10_000
+"""So many lines of what processes have printed are told at once."""
 
 PATIENCE = 15.0
 """Seconds that the broker has for a command."""
 
 _SHOWN = 2000
 """Characters of a payload in a listing."""
+
+_BINDING = ("kind", "source", "target")
 
 Answer = Callable[[dict[str, Any] | MsgFloError], None]
 Operation = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
@@ -58,6 +73,9 @@ class Operations:
         self._commands: dict[str, Operation] = {
             "status": self._status,
             "queues": self._queues,
+            "figures": self._figures,
+            "logs": self._logs,
+            "unbind": self._unbind,
             "scale": self._scale,
             "restart": self._restart,
             "deadletters:list": self._list,
@@ -149,7 +167,92 @@ class Operations:
         stats = await self._runtime.broker.queues(network.queues())
         return queues_json(sheet, network, stats)
 
+    async def _figures(self, payload: Mapping[str, Any]) -> dict[str, Any]:
+        sheet, network = self._live(payload)
+        owners = {
+            one.process.pid: (role.network.role, one.instance)
+            for role in network.status().roles
+            for one in role.instances
+            if one.process is not None and one.process.pid is not None
+        }
+        used = await asyncio.to_thread(usage_of, list(owners))
+        processes = [
+            {
+                "node": owners[pid][0].removeprefix(network.scope),
+                "instance": owners[pid][1],
+                "pid": pid,
+                **asdict(usage),
+            }
+            for pid, usage in used.items()
+        ]
+        ports = [
+            {
+                "node": it.role.removeprefix(network.scope),
+                "instance": it.instance,
+                "port": port,
+                **msgspec.structs.asdict(said),
+            }
+            for it in self._runtime.figures()
+            if it.role in network.graph.nodes
+            for port, said in it.ins.items()
+        ]
+        return {
+            "graph": sheet.id,
+            "time": time.time(),
+            "buckets": list(BUCKETS),
+            "processes": sorted(processes, key=lambda it: (it["node"], it["instance"])),
+            "ports": ports,
+        }
+
+    async def _logs(self, payload: Mapping[str, Any]) -> dict[str, Any]:
+        sheet, network = self._live(payload)
+        lines, instance = payload.get("lines", 100), payload.get("instance")
+        if type(lines) is not int or not 0 <= lines <= MOST_LINES:
+            raise ConfigurationError(f"lines is {lines!r}; expected a number to {MOST_LINES}")
+        if instance is not None and type(instance) is not int:
+            raise ConfigurationError(f"instance is {instance!r}; expected a number, or nothing")
+        journal = self._runtime.journal
+        if "node" in payload:
+            roles = [self._role(sheet, network, payload)]
+        else:
+            roles = list(network.graph.nodes)
+
+        def read() -> list[Line]:
+            of = [
+                (role, number)
+                for role in roles
+                for number in journal.instances(role)
+                if instance in (None, number)
+            ]
+            return journal.last(of, lines)
+
+        found = [
+            {"node": line.role.removeprefix(network.scope), **line_json(line)}
+            for line in await asyncio.to_thread(read)
+        ]
+        return {"graph": sheet.id, "lines": found}
+
     # Doing.
+
+    async def _unbind(self, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """Remove bindings that the graph does not ask for, and no others."""
+        sheet, network = self._live(payload)
+        asked = payload.get("bindings")
+        if not isinstance(asked, list):
+            raise ConfigurationError(f"bindings is {asked!r}; expected a list of those in found")
+        found = {
+            (str(one.kind), one.source, one.target): one for one in network.status().network.found
+        }
+        removed = []
+        for one in asked:
+            key = tuple(one.get(k) for k in _BINDING) if isinstance(one, Mapping) else ()
+            if key not in found:
+                raise ConfigurationError(
+                    f"{one!r} is not bound, or the graph asks for it; nothing more was removed"
+                )
+            await self._runtime.broker.unbind(found[key])
+            removed.append(dict(zip(_BINDING, key, strict=True)))
+        return {"graph": sheet.id, "removed": removed}
 
     async def _scale(self, payload: Mapping[str, Any]) -> dict[str, Any]:
         sheet, network = self._live(payload)
@@ -158,6 +261,9 @@ class Operations:
         if type(wanted) is not int or not 0 <= wanted <= 1000:
             raise ConfigurationError(f"instances is {wanted!r}; expected a number from 0 to 1000")
         network.scale(role, wanted)
+        # Part of the graph, so that it is saved with it, and can be undone.
+        node = str(payload["node"])
+        self._workspace.edit(sheet, lambda graph: graph.change_node(node, {INSTANCES: str(wanted)}))
         return {"graph": sheet.id, "node": payload["node"], "instances": wanted}
 
     async def _restart(self, payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -237,6 +343,13 @@ class Operations:
             )
         letters = await self._runtime.broker.dead_letters(queue, MOST_LETTERS)
         return [letter.key for letter in letters]
+
+
+def line_json(line: Line) -> dict[str, Any]:
+    """Return a line that a process has printed as clients are told of it, but for its node."""
+    said = asdict(line)
+    del said["role"]
+    return said
 
 
 def _body(payload: Mapping[str, Any]) -> bytes:

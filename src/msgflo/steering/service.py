@@ -1,65 +1,29 @@
 """A runtime that others can look at and steer: the server, its desk, and the graph's file."""
 
 import asyncio
+import os
 import re
+import secrets as random_secrets
 import urllib.request
 from collections.abc import Callable, Collection, Mapping
 from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import quote
 
-from msgflo.errors import ConfigurationError, MsgFloError
+from msgflo.errors import MsgFloError
 from msgflo.flow.graph import Graph
 from msgflo.protocol.access import Access, Level
 from msgflo.protocol.server import DEFAULT_PORT, Routes, Server, live_url, text_route
 from msgflo.protocol.workspace import Sheet
 from msgflo.runtime import Runtime
 from msgflo.steering.desk import RuntimeDesk, identity_of
+from msgflo.steering.endpoint import Endpoint, forget_endpoint, write_endpoint
 from msgflo.steering.files import GraphFile
 
-__all__ = ["Service", "graph_name", "read_secrets"]
+__all__ = ["Service", "graph_name"]
 
 PORTS_TRIED = 50
 """So many ports behind the usual one are tried, if nobody has asked for a port."""
-
-
-def read_secrets(
-    file: Path | None, environment: Mapping[str, str], given: str = ""
-) -> dict[str, Level]:
-    """Return the secrets of a runtime, and what each opens.
-
-    ``MSGFLO_SECRET`` opens all; ``MSGFLO_SECRET_REWIRE`` all but code; ``MSGFLO_SECRET_READ``
-    looking. A file has one on each line, behind its level: ``read abc``, ``rewire def``, ``code
-    ghi``; or one alone, which opens all. A line that begins with ``#`` is a comment.
-
-    Raises:
-        ConfigurationError: the file cannot be read, or a line is none of these.
-    """
-    secrets: dict[str, Level] = {given: Level.CODE} if given else {}
-    for name, level in (
-        ("MSGFLO_SECRET", Level.CODE),
-        ("MSGFLO_SECRET_REWIRE", Level.REWIRE),
-        ("MSGFLO_SECRET_READ", Level.READ),
-    ):
-        if environment.get(name):
-            secrets.setdefault(environment[name], level)
-    if file is None:
-        return secrets
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"cannot read the secrets in {file}: {error}") from None
-    for number, line in enumerate(lines, 1):
-        words = line.split()
-        if not words or words[0].startswith("#"):
-            continue
-        named = words[0].upper() if len(words) == 2 else "CODE"
-        if len(words) > 2 or named not in ("READ", "REWIRE", "CODE"):
-            raise ConfigurationError(
-                f"{file}:{number}: expected a level (read, rewire, code) and a secret, or a secret"
-            )
-        secrets[words[-1]] = Level[named]
-    return secrets
 
 
 def graph_name(graph: Graph, file: Path | None) -> str:
@@ -121,6 +85,10 @@ class Service:
         self._ping = ping
         self._pinging: asyncio.Task[None] | None = None
         self._secrets = dict(secrets or {})
+        self._root = runtime.root
+        # For the commands of whoever may read the project's state.
+        self._owners = random_secrets.token_urlsafe() if secrets else ""
+        self._endpoint: Endpoint | None = None
         self.desk = RuntimeDesk(
             runtime,
             graph_name(runtime.graph, file),
@@ -138,7 +106,7 @@ class Service:
             changed=self._file_changed,
             tell=self._complain,
         )
-        access = Access(secrets)
+        access = Access({**self._secrets, self._owners: Level.CODE} if secrets else None)
         self.server = Server(
             self.workspace,
             access,
@@ -182,6 +150,10 @@ class Service:
         await self.server.start()
         if self._ping[2] > 0:
             self._pinging = asyncio.create_task(self._ping_again(), name="ping")
+        self._endpoint = Endpoint(
+            _reached(self.address), self.desk.identity.id, os.getpid(), self._owners
+        )
+        write_endpoint(self._root, self._endpoint)
 
     def runtime_started(self) -> None:
         """Tell that the runtime has started."""
@@ -191,6 +163,8 @@ class Service:
         """Cut off all clients, and save what is to be saved. Idempotent."""
         if self._pinging is not None:
             self._pinging.cancel()
+        if self._endpoint is not None:
+            forget_endpoint(self._root, self._endpoint)
         await self.server.close()
         await self.file.close()
         await self.desk.close()
@@ -239,3 +213,8 @@ def _request(address: str, method: str) -> None:
     request = urllib.request.Request(address, data=b"", method=method.upper())  # noqa: S310
     with urllib.request.urlopen(request, timeout=10):  # noqa: S310 - checked above
         pass
+
+
+def _reached(address: str) -> str:
+    """Return where a runtime that listens everywhere is reached on this machine."""
+    return address.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
