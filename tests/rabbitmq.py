@@ -11,9 +11,11 @@ import subprocess
 import time
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-__all__ = ["RabbitMQ"]
+__all__ = ["RabbitMQ", "rabbitmq_cluster"]
+
+Cluster = TypeVar("Cluster", bound="RabbitMQ")
 
 
 class RabbitMQ:
@@ -26,11 +28,19 @@ class RabbitMQ:
     MOST_BYTES = 8_000_000
     """What it takes as one message."""
 
-    def __init__(self, folder: Path, more: str = "") -> None:
+    def __init__(self, folder: Path, more: str = "", epmd: int = 0) -> None:
+        """Prepare one.
+
+        Args:
+            folder: its own.
+            more: more lines of its configuration.
+            epmd: the port of the port mapper; 0: one of its own.
+        """
         self.folder = folder
         self.log = folder / "output"
-        self.port, self._api, self._epmd, self._dist = _free_ports(4)
-        self._node = f"msgflo-test-{self.port}@localhost"
+        self.port, self._api, own, self._dist = _free_ports(4)
+        self._epmd = epmd or own
+        self.node = f"msgflo-test-{self.port}@localhost"
         self._process: subprocess.Popen[bytes] | None = None
         self._vhosts = 0
         (folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
@@ -56,7 +66,7 @@ class RabbitMQ:
         return {
             **{k: v for k, v in os.environ.items() if not k.startswith(("RABBITMQ_", "ERL_"))},
             "HOME": str(folder),
-            "RABBITMQ_NODENAME": self._node,
+            "RABBITMQ_NODENAME": self.node,
             "RABBITMQ_BASE": str(folder),
             "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
             "RABBITMQ_CONF_ENV_FILE": str(folder / "none"),
@@ -113,6 +123,18 @@ class RabbitMQ:
         with urllib.request.urlopen(request, timeout=30) as response:
             said = response.read()
         return json.loads(said) if said else None
+
+    def control(self, *words: str) -> None:
+        """Have rabbitmqctl do something: it takes a second or two."""
+        done = subprocess.run(
+            [Path(_rabbitmq_program()).with_name("rabbitmqctl"), "-n", self.node, *words],
+            env=self._environment(),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=90,
+        )
+        assert done.returncode == 0, done.stderr + done.stdout
 
     def start(self) -> None:
         with self.log.open("ab") as log:
@@ -178,6 +200,27 @@ class RabbitMQ:
 
     def thaw(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
+
+
+def rabbitmq_cluster(make: type[Cluster], folder: Path, count: int = 3) -> list[Cluster]:
+    """Prepare nodes that find each other when they start; the first is to be started first."""
+    (epmd,) = _free_ports(1)
+    nodes: list[Cluster] = []
+    for number in range(1, count + 1):
+        place = folder / f"n{number}"
+        place.mkdir()
+        (place / ".erlang.cookie").write_text("msgflotest")
+        (place / ".erlang.cookie").chmod(0o400)
+        nodes.append(make(place, epmd=epmd))
+    names = "".join(
+        f"cluster_formation.classic_config.nodes.{number} = {node.node}\n"
+        for number, node in enumerate(nodes, start=1)
+    )
+    for node in nodes:
+        with (node.folder / "rabbitmq.conf").open("a") as conf:
+            conf.write("cluster_formation.peer_discovery_backend = classic_config\n")
+            conf.write("cluster_partition_handling = pause_minority\n" + names)
+    return nodes
 
 
 def _free_ports(count: int) -> list[int]:

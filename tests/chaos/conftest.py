@@ -6,22 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from chaos.brokers import NatsUnderTest
+from chaos.brokers import BrokerUnderTest, NatsUnderTest, RabbitUnderTest
 from chaos.table import Table, write
 
 
-@pytest.fixture(params=["nats"])
-def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NatsUnderTest]:
+@pytest.fixture(params=[NatsUnderTest, RabbitUnderTest], ids=["nats", "amqp"])
+def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BrokerUnderTest]:
     folder = tmp_path / "broker"
     folder.mkdir()
-    server = NatsUnderTest(folder)
+    server: BrokerUnderTest = request.param(folder)
     server.start()
     yield server
-    server.kill()
+    server.end()
 
 
 @pytest.fixture
-def table(broker: NatsUnderTest) -> Table:
+def table(broker: BrokerUnderTest) -> Table:
     return Table(broker.scheme)
 
 

@@ -1,11 +1,12 @@
 """Brokers that are killed, hang, are full, or are out of reach."""
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from chaos.brokers import NatsUnderTest
+from chaos.brokers import BrokerUnderTest, NatsUnderTest, RabbitUnderTest, rabbitmq_cluster
 from chaos.scene import Scene
 from chaos.table import Table
 from proxy import proxied
@@ -25,7 +26,25 @@ async def work(number: int) -> int:
 pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
 
 
-async def test_killed_three_times(broker: NatsUnderTest, tmp_path: Path, table: Table) -> None:
+@pytest.fixture
+def nats(tmp_path: Path) -> Iterator[NatsUnderTest]:
+    (tmp_path / "broker").mkdir()
+    server = NatsUnderTest(tmp_path / "broker")
+    server.start()
+    yield server
+    server.end()
+
+
+@pytest.fixture
+def rabbit(tmp_path: Path) -> Iterator[RabbitUnderTest]:
+    (tmp_path / "broker").mkdir()
+    server = RabbitUnderTest(tmp_path / "broker")
+    server.start()
+    yield server
+    server.end()
+
+
+async def test_killed_three_times(broker: BrokerUnderTest, tmp_path: Path, table: Table) -> None:
     scene = Scene(tmp_path, 20_000, broker.network)
 
     async def harm() -> None:
@@ -40,7 +59,7 @@ async def test_killed_three_times(broker: NatsUnderTest, tmp_path: Path, table: 
     table("the broker killed and started again", count, "3 times")
 
 
-async def test_frozen(broker: NatsUnderTest, tmp_path: Path, table: Table) -> None:
+async def test_frozen(broker: BrokerUnderTest, tmp_path: Path, table: Table) -> None:
     scene = Scene(tmp_path, 10_000, broker.network)
 
     async def harm() -> None:
@@ -57,7 +76,7 @@ async def test_frozen(broker: NatsUnderTest, tmp_path: Path, table: Table) -> No
     table("the broker stopped (SIGSTOP) for 20 s", count, "twice")
 
 
-async def test_connections_cut(broker: NatsUnderTest, tmp_path: Path, table: Table) -> None:
+async def test_connections_cut(broker: BrokerUnderTest, tmp_path: Path, table: Table) -> None:
     async with proxied(broker.port) as proxy:
         scene = Scene(
             tmp_path, 10_000, broker.network_at(proxy.port), edges=broker.network, instances=3
@@ -77,7 +96,7 @@ async def test_connections_cut(broker: NatsUnderTest, tmp_path: Path, table: Tab
     table("all connections of the network cut", count, f"{cuts} times")
 
 
-async def test_connections_held(broker: NatsUnderTest, tmp_path: Path, table: Table) -> None:
+async def test_connections_held(broker: BrokerUnderTest, tmp_path: Path, table: Table) -> None:
     async with proxied(broker.port) as proxy:
         scene = Scene(tmp_path, 6_000, broker.network_at(proxy.port), edges=broker.network)
 
@@ -93,14 +112,12 @@ async def test_connections_held(broker: NatsUnderTest, tmp_path: Path, table: Ta
     table("nothing gets through for 1, 4 and 25 s, and then it does", count)
 
 
-async def test_disk_full(broker: NatsUnderTest, tmp_path: Path, table: Table) -> None:
-    if not isinstance(broker, NatsUnderTest):
-        pytest.skip("this is how a nats-server runs out of room")
-    broker.kill()
-    broker.configure(jetstream="max_file_store: 300KB")
-    broker.start()
-    # Nobody works yet, so that what is sent stays.
-    scene = Scene(tmp_path, 10_000, broker.network, work=SLOW)
+async def test_disk_full_of_a_nats_server(tmp_path: Path, nats: NatsUnderTest) -> None:
+    nats.kill()
+    nats.configure(jetstream="max_file_store: 300KB")
+    nats.start()
+    # Hardly anybody works, so that what is sent stays.
+    scene = Scene(tmp_path, 10_000, nats.network, work=SLOW)
 
     async def harm() -> None:
         full = scene.confirmed
@@ -110,13 +127,83 @@ async def test_disk_full(broker: NatsUnderTest, tmp_path: Path, table: Table) ->
                 break
             full = scene.confirmed
         assert full < scene.messages
-        broker.kill()
-        broker.configure()
-        await asyncio.to_thread(broker.start)
+        nats.kill()
+        nats.configure()
+        await asyncio.to_thread(nats.start)
 
     count = await scene.run(harm, pace=5000)
 
-    table("the disk full, until room was made", count)
+    Table("nats")("the disk full, until room was made", count)
+
+
+@pytest.mark.parametrize(
+    ("alarm", "over"),
+    [
+        (("set_vm_memory_high_watermark", "0.00001"), ("set_vm_memory_high_watermark", "0.6")),
+        (("set_disk_free_limit", "100000GB"), ("set_disk_free_limit", "50MB")),
+    ],
+    ids=["memory", "disk"],
+)
+async def test_alarm_of_a_rabbitmq(
+    tmp_path: Path, rabbit: RabbitUnderTest, alarm: tuple[str, ...], over: tuple[str, ...]
+) -> None:
+    scene = Scene(tmp_path, 6000, rabbit.network)
+
+    async def harm() -> None:
+        await scene.reaches(0.2)
+        await asyncio.to_thread(rabbit.control, *alarm)
+        await asyncio.sleep(10)
+        await scene.kill_somebody()
+        await asyncio.sleep(5)
+        await asyncio.to_thread(rabbit.control, *over)
+
+    count = await scene.run(harm, pace=1500)
+
+    what = alarm[0].split("_")[1].replace("vm", "memory")
+    Table("amqp")(f"an alarm of the broker ({what}) for 15 s, a participant killed in it", count)
+
+
+async def test_a_rabbitmq_closes_its_connections(tmp_path: Path, rabbit: RabbitUnderTest) -> None:
+    scene = Scene(tmp_path, 10_000, rabbit.network, instances=3)
+    closed = 0
+
+    async def harm() -> None:
+        nonlocal closed
+        while scene.accounted < scene.messages * 0.9:
+            await asyncio.sleep(1)
+            await asyncio.to_thread(rabbit.control, "close_all_connections", "by hand")
+            closed += 1
+
+    count = await scene.run(harm, pace=1000)
+
+    assert closed > 1
+    Table("amqp")("the server closes all connections", count, f"{closed} times")
+
+
+async def test_a_cluster_with_quorum_queues_loses_a_node(tmp_path: Path) -> None:
+    nodes = rabbitmq_cluster(RabbitUnderTest, tmp_path)
+    try:
+        for node in nodes:
+            node.start()
+        hosts = ",".join(f"127.0.0.1:{node.port}" for node in nodes)
+        scene = Scene(tmp_path, 10_000, f"amqp://guest:guest@{hosts}/?heartbeat=6&queues=quorum")
+
+        async def harm() -> None:
+            await scene.reaches(0.2)
+            nodes[2].kill()
+            await scene.reaches(0.5)
+            await asyncio.to_thread(nodes[2].start)
+            await scene.reaches(0.6)
+            nodes[1].kill()
+            await scene.reaches(0.9)
+
+        count = await scene.run(harm, pace=500)
+    finally:
+        for node in nodes:
+            node.kill()
+        nodes[0].end()
+
+    Table("amqp, 3 nodes, quorum queues")("one node after another killed under load", count)
 
 
 async def test_cluster_loses_one_node_after_another(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos.brokers import NatsUnderTest
+from chaos.brokers import BrokerUnderTest
 from chaos.scene import Scene
 from chaos.table import Table
 
@@ -20,7 +20,7 @@ def faketime() -> str:
 
 
 async def test_clocks_jump(
-    broker: NatsUnderTest, tmp_path: Path, table: Table, monkeypatch: pytest.MonkeyPatch
+    broker: BrokerUnderTest, tmp_path: Path, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = tmp_path / "time"
     said.write_text("+0")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from chaos import faults
-from chaos.brokers import NatsUnderTest
+from chaos.brokers import BrokerUnderTest
 from chaos.scene import Scene
 from chaos.table import Table
 
@@ -41,7 +41,7 @@ async def work(number: int) -> int:
 
 
 async def test_killed_at_random_moments(
-    broker: NatsUnderTest, tmp_path: Path, table: Table
+    broker: BrokerUnderTest, tmp_path: Path, table: Table
 ) -> None:
     scene = Scene(tmp_path, 20_000, broker.network, instances=4)
 
@@ -53,7 +53,7 @@ async def test_killed_at_random_moments(
 
 @pytest.mark.parametrize("step", faults.STEPS)
 async def test_killed_at_a_step(
-    broker: NatsUnderTest,
+    broker: BrokerUnderTest,
     tmp_path: Path,
     table: Table,
     step: str,
@@ -72,7 +72,7 @@ async def test_killed_at_a_step(
 
 
 async def test_a_participant_that_never_finishes(
-    broker: NatsUnderTest, tmp_path: Path, table: Table
+    broker: BrokerUnderTest, tmp_path: Path, table: Table
 ) -> None:
     scene = Scene(tmp_path, 3000, broker.network, work=HANGS)
 
@@ -87,7 +87,7 @@ async def test_a_participant_that_never_finishes(
     table("a message whose handling never ends, then its participant killed", count)
 
 
-async def test_a_message_that_kills(broker: NatsUnderTest, tmp_path: Path, table: Table) -> None:
+async def test_a_message_that_kills(broker: BrokerUnderTest, tmp_path: Path, table: Table) -> None:
     scene = Scene(tmp_path, 1500, broker.network, work=POISON)
 
     count = await scene.run(pace=1000, patience=120)

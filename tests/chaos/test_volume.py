@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos.brokers import NatsUnderTest
+from chaos.brokers import BrokerUnderTest
 from chaos.scene import Scene
 from chaos.table import Table
 
@@ -33,7 +33,7 @@ failed(Failed)
 
 
 async def test_a_million_messages_through_four_roles(
-    broker: NatsUnderTest, tmp_path: Path, table: Table
+    broker: BrokerUnderTest, tmp_path: Path, table: Table
 ) -> None:
     scene = Scene(tmp_path, MESSAGES, broker.network, work=STEP, graph=FOUR, instances=1)
 

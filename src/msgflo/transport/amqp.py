@@ -1,6 +1,7 @@
 """``amqp://`` and ``amqps://``: AMQP 0-9-1 on RabbitMQ, from 3.10.
 
-``amqp://[user:password@]host[:port][/vhost][?option=value]``. The options, each described at
+``amqp://[user:password@]host[:port][,host2[:port]][/vhost][?option=value]``: several hosts are the
+nodes of a cluster, any of which will do. The options, each described at
 :class:`msgflo.transport.amqp_topology.Address`: ``heartbeat`` and ``name`` of the connection;
 ``ca``, ``cert``, ``key`` and ``sni`` for TLS; ``queues=quorum`` for queues that are replicated in a
 cluster. Networks in different virtual hosts do not see each other.

@@ -425,6 +425,7 @@ class Link:
         self._control: Channel | None = None
         self._controlling = asyncio.Lock()
         self._numbers = PUBLISHING
+        self._tries = 0
         self._problem = ""
         self._changed = asyncio.Event()
         self.lost: Callable[[str], None] | None = None
@@ -528,12 +529,15 @@ class Link:
 
     def _parameters(self) -> Any:
         address = self.address
+        # Another node of a cluster each time: the last one may be the one that is gone.
+        host, port = address.servers[self._tries % len(address.servers)]
+        self._tries += 1
         return pika.ConnectionParameters(
-            host=address.host,
-            port=address.port,
+            host=host,
+            port=port,
             virtual_host=address.vhost,
             credentials=pika.PlainCredentials(address.user, address.password),
-            ssl_options=self._tls(),
+            ssl_options=self._tls(host),
             heartbeat=address.heartbeat,
             frame_max=131072,
             connection_attempts=1,
@@ -542,7 +546,7 @@ class Link:
             client_properties={"product": "msgflo", "connection_name": self._name},
         )
 
-    def _tls(self) -> Any:
+    def _tls(self, host: str) -> Any:
         address = self.address
         if not address.tls:
             return None
@@ -560,7 +564,7 @@ class Link:
                     f"the certificate {address.cert} with the key {address.key} cannot be used: "
                     f"{error}"
                 ) from None
-        return pika.SSLOptions(context, address.sni or address.host)
+        return pika.SSLOptions(context, address.sni or host)
 
     def _on_blocked(self, wire: _Wire, frame: Any) -> None:
         wire.blocked = f"it takes no messages now: {frame.method.reason}"

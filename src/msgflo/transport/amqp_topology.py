@@ -110,23 +110,22 @@ OPTIONS = ("ca", "cert", "heartbeat", "key", "name", "queues", "sni")
 class Address:
     """What a broker URL says.
 
-    ``amqp[s]://[user[:password]@][host][:port][/vhost][?option=value]``
+    ``amqp[s]://[user[:password]@][host][:port][,host2[:port]][/vhost][?option=value]``
 
     Attributes:
-        host, port: where the broker is.
+        servers: host and port of the broker, or of each node of a cluster, any of which will do.
         vhost: ``/`` if the URL names none (no path, ``/`` or ``/%2f``).
         user, password: ``guest`` both, unless said otherwise.
         tls: whether the connection is encrypted (``amqps://``).
         ca: a file of certificates to trust; ``""``: the system's.
         cert, key: files of our own certificate and its key; ``""``: none.
-        sni: the name that the broker's certificate must have; ``""``: the host.
+        sni: the name that the broker's certificate must have; ``""``: the host that is asked.
         heartbeat: seconds after which a silent connection counts as broken; 0: never.
         name: how the connection is called in the broker's listings; ``""``: by what it is.
         quorum: whether queues that are missing are made as quorum queues.
     """
 
-    host: str = "localhost"
-    port: int = 5672
+    servers: tuple[tuple[str, int], ...] = (("localhost", 5672),)
     vhost: str = "/"
     user: str = "guest"
     password: str = "guest"  # noqa: S105 - what every broker has on loopback
@@ -148,12 +147,13 @@ class Address:
         """
         try:
             parts = urlsplit(url)
-            port = parts.port
+            tls = parts.scheme.lower() == "amqps"
+            hosts = parts.netloc.rpartition("@")[2].split(",")
+            servers = tuple(_server(host, 5671 if tls else 5672) for host in hosts)
         except ValueError:
             raise ConfigurationError(
                 "an amqp:// URL cannot be read; expected amqp://user:password@host:5672/vhost"
             ) from None
-        tls = parts.scheme.lower() == "amqps"
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
         for option in options:
             if option not in OPTIONS:
@@ -181,8 +181,7 @@ class Address:
                 f"slash is written %2f"
             )
         return cls(
-            host=parts.hostname or "localhost",
-            port=port or (5671 if tls else 5672),
+            servers=servers,
             vhost=unquote(path) or "/",
             user=unquote(parts.username) if parts.username else "guest",
             password=unquote(parts.password) if parts.password is not None else "guest",
@@ -195,6 +194,11 @@ class Address:
             name=options.get("name", ""),
             quorum=queues == "quorum",
         )
+
+
+def _server(text: str, port: int) -> tuple[str, int]:
+    parts = urlsplit(f"//{text}")
+    return parts.hostname or "localhost", parts.port or port
 
 
 def _whole(text: str, name: str, least: int, most: int) -> int:
