@@ -4,16 +4,17 @@ import asyncio
 import json
 import socket
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 import npm
+from fbpschema import Schemas
 from msgflo.protocol.replay import Replay
 from msgflo.protocol.server import Listener
 from msgflo.trace.flowtrace import Event, Flowtrace, dump_flowtrace
@@ -58,7 +59,9 @@ TRACE = Flowtrace(PACKETS, {"main": MAIN, "sub/graph": SUB}, "main", {"label": "
 
 
 class Client:
-    """A client that says what it likes, and reads what comes."""
+    """A client that says what it likes, and reads what comes, which fits the schemas."""
+
+    checks: ClassVar[list[Schemas]] = []  # of a test that looks at ours
 
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
@@ -68,7 +71,10 @@ class Client:
         await self.connection.send(json.dumps(said))
 
     async def next(self) -> tuple[str, Any]:
-        message = json.loads(await asyncio.wait_for(self.connection.recv(), 20))
+        text = await asyncio.wait_for(self.connection.recv(decode=True), 20)
+        for schemas in self.checks:
+            schemas.check(text)
+        message = json.loads(text)
         return f"{message['protocol']}:{message['command']}", message["payload"]
 
     async def ask(self, protocol: str, command: str, **payload: Any) -> tuple[str, Any]:
@@ -80,6 +86,14 @@ class Client:
         while found[-1][0] != last:
             found.append(await self.next())
         return found
+
+
+@pytest.fixture(autouse=True)
+def schemas_of_clients(request: pytest.FixtureRequest) -> Iterator[None]:
+    if "reference" not in request.fixturenames:  # theirs do not
+        Client.checks.append(request.getfixturevalue("schemas"))
+    yield
+    Client.checks.clear()
 
 
 @asynccontextmanager
