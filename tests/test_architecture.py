@@ -109,6 +109,7 @@ TESTED_WITH = {
     "__main__": "cli/test_cli",
     "cli.changing": "cli/test_change",
     "cli.connecting": "cli/test_messages",
+    "cli.traces": "cli/test_trace",
     "cli.tracing": "cli/test_trace",
     "cli.network": "cli/test_change",
     "cli.options": "cli/test_messages",

@@ -50,6 +50,21 @@ def test_what_is_sent_is_json_or_else_a_text(running: Program, project: Path, br
     running.until("by queue")
 
 
+def test_a_message_with_an_id_is_sent_once_however_often(
+    running: Program, project: Path, broker: str
+):
+    options = ("--id", "job-17", "--broker", broker)
+    for _ in range(2):
+        done = msgflo("send", "greet", "Only", *options, cwd=project)
+        assert done.returncode == 0, done.stderr
+    lines = ("--lines", "-f", "-", *options)
+    assert msgflo("send", "greet", *lines, cwd=project, stdin="One\nTwo\n").returncode == 0
+    running.until("Hello, Two!")
+    assert running.text.count("Hello, Only!") == running.text.count("Hello, One!") == 1
+    done = msgflo("trace", "message", "job-17-2", "--broker", broker, cwd=project)
+    assert "greet.1 in: done  job-17-2" in done.stdout
+
+
 def test_the_broker_is_found_in_the_environment_too(
     running: Program, project: Path, tmp_path: Path, broker: str
 ):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 from collections.abc import Iterable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,13 @@ __all__ = ["send", "tail"]
 )
 @click.option("--lines", is_flag=True, help="With --file: one message for each line, as DATA.")
 @click.option("--queue", is_flag=True, help="ROLE[.PORT] is a queue's name; nobody is asked.")
+@click.option(
+    "--id",
+    "message_id",
+    metavar="TEXT",
+    help="The message's id, by which msgflo trace message finds it. Sent again within two minutes, "
+    "it counts as sent. With --lines: TEXT-1, TEXT-2 ...",
+)
 @broker_option
 @project_option
 def send(
@@ -35,6 +43,7 @@ def send(
     file: Any,
     lines: bool,
     queue: bool,
+    message_id: str | None,
     broker: str | None,
     project: Path | None,
 ) -> None:
@@ -55,7 +64,11 @@ def send(
         bodies = [(file.read(), "application/octet-stream")]
     from msgflo.cli.traffic import send_messages
 
-    send_messages(target, bodies, queue, broker, project)
+    if message_id is None:
+        send_messages(target, bodies, queue, broker, project)
+    else:
+        ids = (f"{message_id}-{number}" for number in count(1)) if lines else iter([message_id])
+        send_messages(target, bodies, queue, broker, project, ids)
 
 
 def _encoded(data: str, text: bool) -> tuple[bytes, str]:

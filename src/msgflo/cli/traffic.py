@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import secrets
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ def send_messages(
     queue: bool,
     url: str | None,
     project: Path | None,
+    ids: Iterator[str] | None = None,
 ) -> None:
     """Put messages into a queue, and say how many and which.
 
@@ -39,17 +41,22 @@ def send_messages(
         queue: whether it is a queue's name.
         url: the broker's; ``None``: that of the environment, or of the project's run.
         project: its folder; ``None``: the one around the working folder.
+        ids: of the messages; ``None``: ones that nobody has had.
 
     Raises:
         MsgFloError: there is no broker, role or port of this name; what was sent before an error
             stays sent.
     """
-    asyncio.run(_send(target, bodies, queue, url, project))
+    if ids is None:
+        prefix = secrets.token_hex(8)
+        ids = (f"{prefix}-{number}" for number in itertools.count(1))
+    asyncio.run(_send(target, bodies, ids, queue, url, project))
 
 
 async def _send(
     target: str,
     bodies: Iterable[tuple[bytes, str]],
+    ids: Iterator[str],
     queue: bool,
     url: str | None,
     project: Path | None,
@@ -57,11 +64,10 @@ async def _send(
     broker = await connected(url, project)
     try:
         name = target if queue else (await find_port(broker, target, ("inport",)))[1].queue
-        prefix = secrets.token_hex(8)
         count = 0
         try:
             for body, kind in bodies:
-                about = {MESSAGE_ID: f"{prefix}-{count + 1}", CONTENT_TYPE: kind}
+                about = {MESSAGE_ID: next(ids), CONTENT_TYPE: kind}
                 await broker.enqueue(name, body, about)
                 count += 1
         finally:
