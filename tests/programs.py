@@ -71,6 +71,10 @@ class Program:
         return self._process.pid
 
     @property
+    def runs(self) -> bool:
+        return self._process.poll() is None
+
+    @property
     def lines(self) -> list[str]:
         return self.text.splitlines()
 

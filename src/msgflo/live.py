@@ -11,21 +11,28 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from msgflo import transport
 from msgflo.coordinator.coordinator import Coordinator
 from msgflo.coordinator.network import Event, Life, NetworkStatus, RoleStatus
-from msgflo.errors import ComponentError, ConfigurationError, MsgFloError, UnknownComponent
-from msgflo.flow.discovery import DEFAULT_PERIOD, Announcement, Definition, Goodbye
+from msgflo.errors import ComponentError, ConfigurationError, UnknownComponent
+from msgflo.flow.discovery import Definition
 from msgflo.flow.graph import Graph
 from msgflo.flow.parts import Edge, Endpoint, Node
 from msgflo.flow.wiring import by_convention, is_virtual
+from msgflo.processes.announcing import Announcer
 from msgflo.processes.command import Command
 from msgflo.processes.foreign import Foreign
 from msgflo.processes.library import Component, Library
 from msgflo.processes.supervisor import ProcessState, State, Supervisor
 from msgflo.transport.contract import Broker
 
-__all__ = ["INSTANCES", "InstanceStatus", "LiveNetwork", "RoleView", "RuntimeStatus"]
+__all__ = [
+    "INSTANCES",
+    "InstanceStatus",
+    "LiveNetwork",
+    "RoleView",
+    "RuntimeStatus",
+    "instances_said",
+]
 
 INSTANCES = "instances"
 """The key of a node's metadata that says how many instances of it to run."""
@@ -160,8 +167,10 @@ class LiveNetwork:
         self._roles: dict[str, _Role] = {}
         self._started = False
         self._closing = False
-        self._announcing: asyncio.Task[None] | None = None
-        self._foreign_changed = asyncio.Event()
+        self._announcer = Announcer(
+            url,
+            lambda why: self._tell("failed", f"cannot announce foreign participants: {why}"),
+        )
         self._assumed: dict[str, Definition] = {}
         self._take_roles(self.graph)
         self._assume()
@@ -218,9 +227,7 @@ class LiveNetwork:
             leave_processes: the supervisor has ended them already.
         """
         self._closing = True
-        if self._announcing is not None:
-            self._announcing.cancel()
-            await asyncio.gather(self._announcing, return_exceptions=True)
+        await self._announcer.close()
         tasks = [role.task for role in self._roles.values() if role.task is not None]
         for task in tasks:
             task.cancel()
@@ -343,15 +350,15 @@ class LiveNetwork:
                 continue
             role = self._roles.get(node.id)
             if role is None:
-                said = _instances_said(node)
+                said = instances_said(node)
                 usual = 1 if said is None else said
                 self._roles[node.id] = _Role(node.component, self._scale.get(node.id, usual))
                 continue
             if role.gone or role.component != node.component:
                 role.component, role.problem = node.component, ""
             known = before.nodes.get(node.id)
-            said = _instances_said(node)
-            if known is None or _instances_said(known) != said:
+            said = instances_said(node)
+            if known is None or instances_said(known) != said:
                 role.instances = self._scale.get(node.id, 1) if said is None else said
         for name, role in self._roles.items():
             there = self.graph.nodes.get(name)
@@ -523,42 +530,13 @@ class LiveNetwork:
         if role.foreign == foreign:
             return
         role.foreign = foreign
-        self._foreign_changed.set()
-        if self._announcing is None:
-            self._announcing = asyncio.create_task(self._announce(), name="announce foreign")
-
-    async def _announce(self) -> None:
-        """Announce participants that cannot do so themselves, for as long as we run."""
-        client = transport.client(self._url)
-        announced: dict[str, Announcement] = {}
-        changed = self._foreign_changed
-        client.on_told(lambda _: changed.set())
-        client.on_restored(changed.set)
-        try:
-            await client.connect()
-            while True:
-                changed.clear()
-                wanted = {
-                    name: Announcement(role.foreign.definition(name), period=DEFAULT_PERIOD)
-                    for name, role in self._roles.items()
-                    if role.foreign is not None
-                }
-                for name in announced.keys() - wanted.keys():
-                    await client.announce(_goodbye(announced[name]))
-                announced = wanted
-                for announcement in announced.values():
-                    await client.announce(announcement.encode())
-                # As often as the original clients: a lost one or two must not matter.
-                # (Not wait_for: until Python 3.12 it can swallow a cancellation.)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(DEFAULT_PERIOD / 2.2):
-                        await changed.wait()
-        except MsgFloError as error:
-            self._tell("failed", f"cannot announce foreign participants: {error}")
-        finally:
-            for announcement in announced.values():
-                await client.announce(_goodbye(announcement))
-            await client.close()
+        self._announcer.announce(
+            {
+                name: other.foreign.definition(name)
+                for name, other in self._roles.items()
+                if other.foreign is not None
+            }
+        )
 
     # How it is.
 
@@ -633,12 +611,7 @@ class LiveNetwork:
         self._told(Event(kind, role, text))
 
 
-def _goodbye(announcement: Announcement) -> bytes:
-    definition = announcement.definition
-    return Goodbye(definition.id, definition.role).encode()
-
-
-def _instances_said(node: Node) -> int | None:
+def instances_said(node: Node) -> int | None:
     """Return how many instances a graph wants of a node; ``None``: it says nothing of it."""
     said = node.metadata.get(INSTANCES)
     text = str(said)

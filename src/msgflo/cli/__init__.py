@@ -6,13 +6,13 @@ Each subcommand is a module of its own, imported when it is used: help has to an
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from msgflo.errors import ConfigurationError, MsgFloError
 
-__all__ = ["main", "msgflo"]
+__all__ = ["main", "msgflo", "run_command"]
 
 _COMMANDS = {
     "add": ("msgflo.cli.change", "Add a role to a running network."),
@@ -21,6 +21,7 @@ _COMMANDS = {
     "connect": ("msgflo.cli.change", "Connect two ports of a running network."),
     "deadletters": ("msgflo.cli.deadletters", "Messages that could not be processed."),
     "disconnect": ("msgflo.cli.change", "Remove a connection of a running network."),
+    "export": ("msgflo.cli.export", "Write a network for Compose, Kubernetes or systemd to run."),
     "graph": ("msgflo.cli.graph", "Check, convert and draw graph files."),
     "logs": ("msgflo.cli.look", "Show what the processes of a running network have printed."),
     "participant": ("msgflo.cli.participant", "Run the component in a Python file as a role."),
@@ -28,11 +29,14 @@ _COMMANDS = {
     "redo": ("msgflo.cli.change", "Make an edit again that was taken back."),
     "remove": ("msgflo.cli.change", "Remove a role from a running network."),
     "restart": ("msgflo.cli.change", "Start roles of a running network anew."),
+    "register": ("msgflo.cli.register", "Announce participants that cannot do so themselves."),
     "run": ("msgflo.cli.run", "Run a graph: broker, processes and connections."),
     "scale": ("msgflo.cli.change", "Run more or fewer instances of roles."),
     "send": ("msgflo.cli.messages", "Send a message to an inport."),
     "status": ("msgflo.cli.look", "Explain how a running network is."),
+    "setup": ("msgflo.cli.setup", "Make a graph's connections on a broker, without staying."),
     "tail": ("msgflo.cli.messages", "Watch what passes a port."),
+    "take": ("msgflo.cli.take", "Take messages out of an inport's queue, and print them."),
     "test": ("msgflo.cli.test", "Run suites of tests in the format of fbp-spec."),
     "top": ("msgflo.cli.look", "Watch a running network live: rates, latency, waiting, dead."),
     "trace": ("msgflo.cli.trace", "Record, show and replay packets; the way of a message."),
@@ -90,8 +94,13 @@ def msgflo() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit: 0 on success, 1 when the work failed, 2 on wrong use."""
+    run_command(msgflo, arguments, "msgflo")
+
+
+def run_command(command: click.Command, arguments: Sequence[str] | None, name: str) -> NoReturn:
+    """Run a command under a name and exit, as :func:`main` does; ``None``: with what was typed."""
     try:
-        result: Any = msgflo.main(args=arguments, prog_name="msgflo", standalone_mode=False)
+        result: Any = command.main(args=arguments, prog_name=name, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(2)

@@ -13,7 +13,7 @@ from msgflo.flow.discovery import Announcement, Definition, Port, parse_discover
 from msgflo.project import STATE, find_root
 from msgflo.transport.contract import Broker
 
-__all__ = ["connected", "find_port", "roles_heard"]
+__all__ = ["broker_url", "connected", "find_port", "roles_heard"]
 
 PATIENCE = 3.0
 """Seconds to wait for a role to announce itself when asked. Ours answer within milliseconds."""
@@ -26,18 +26,28 @@ async def connected(broker: str | None, project: Path | None) -> Broker:
         ConfigurationError: none was named and none runs here.
         ConnectFailed: it cannot be reached.
     """
-    url = broker or os.environ.get("MSGFLO_BROKER")
-    if not url:
-        root = project or find_root(Path.cwd())
-        url = running_url(root / STATE)
-        if url is None:
-            raise ConfigurationError(
-                f"no broker was named, and no network runs in {root}. Start one (msgflo run), "
-                f"go to its folder or name it (--project), or name a broker (--broker)"
-            )
-    made = transport.broker(url)
+    made = transport.broker(broker_url(broker, project))
     await made.connect(timeout=5)
     return made
+
+
+def broker_url(broker: str | None, project: Path | None) -> str:
+    """Return the URL of the broker that the options mean.
+
+    Raises:
+        ConfigurationError: none was named and none runs here.
+    """
+    url = broker or os.environ.get("MSGFLO_BROKER")
+    if url:
+        return url
+    root = project or find_root(Path.cwd())
+    url = running_url(root / STATE)
+    if url is None:
+        raise ConfigurationError(
+            f"no broker was named, and no network runs in {root}. Start one (msgflo run), "
+            f"go to its folder or name it (--project), or name a broker (--broker)"
+        )
+    return url
 
 
 async def roles_heard(

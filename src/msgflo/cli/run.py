@@ -9,7 +9,7 @@ import click
 from msgflo.cli.serving import serving_options
 from msgflo.errors import ConfigurationError
 
-__all__ = ["run"]
+__all__ = ["names", "numbers", "run"]
 
 
 @click.command()
@@ -95,20 +95,26 @@ def run(
         trace=trace,
         serving=serving,
         broker=broker,
-        scale=_scale(scale),
-        only=frozenset(_names(only)) if only else None,
-        ignore=frozenset(_names(ignore)),
+        scale=numbers(scale),
+        only=frozenset(names(only)) if only else None,
+        ignore=frozenset(names(ignore)),
         restart=restart,
         grace=grace,
         strict=strict,
     )
 
 
-def _names(given: Iterable[str]) -> list[str]:
+def names(given: Iterable[str]) -> list[str]:
+    """Return what an option names that can be repeated, and takes several with commas too."""
     return [name for names in given for name in names.split(",") if name]
 
 
-def _scale(given: Iterable[str]) -> dict[str, int]:
+def numbers(given: Iterable[str]) -> dict[str, int]:
+    """Return what an option says that takes ROLE=N and can be repeated.
+
+    Raises:
+        ConfigurationError: it says something else.
+    """
     scale = {}
     for item in given:
         role, equals, number = item.rpartition("=")

@@ -17,12 +17,21 @@ from typing import Any
 import click
 import msgspec
 
-from msgflo.cli.connecting import connected, find_port, roles_heard
+from msgflo import transport
+from msgflo.cli.connecting import broker_url, connected, find_port, roles_heard
 from msgflo.errors import ConfigurationError
+from msgflo.flow.discovery import queue_of_place
 from msgflo.processes.output import clean, plain, wants_colour
-from msgflo.transport.contract import CONTENT_TYPE, MESSAGE_ID, Broker, Tapped
+from msgflo.transport.contract import (
+    CONTENT_TYPE,
+    MESSAGE_ID,
+    Broker,
+    Delivery,
+    Inlet,
+    Tapped,
+)
 
-__all__ = ["send_messages", "watch"]
+__all__ = ["send_messages", "take_messages", "watch"]
 
 
 def send_messages(
@@ -74,6 +83,106 @@ async def _send(
             click.echo(f"sent {count} message{'' if count == 1 else 's'} to {name}", err=True)
     finally:
         await broker.close()
+
+
+def take_messages(
+    target: str,
+    *,
+    count: int | None,
+    timeout: float | None,
+    queue: bool,
+    together: bool,
+    url: str | None,
+    project: Path | None,
+) -> int:
+    """Take messages as a participant does, print their payloads as JSON, and settle them.
+
+    A message is settled after it was printed: whoever is killed in between gets it again.
+
+    Args:
+        target: the port, or the queue's name.
+        count: end after so many; ``None``: no limit.
+        timeout: end after so many seconds; ``None``: no limit.
+        queue: whether it is a queue's name.
+        together: print one JSON list of them all at the end, instead of a line for each.
+        url: the broker's; ``None``: that of the environment, or of the project's run.
+        project: its folder; ``None``: the one around the working folder.
+
+    Returns:
+        The exit status: 1 if there were fewer than ``count``.
+
+    Raises:
+        MsgFloError: there is no broker, role or port of this name.
+    """
+    return asyncio.run(_take(target, count, timeout, queue, together, url, project))
+
+
+_ONLOOKER = 999_999
+"""The instance that a program is which takes a few messages and goes: nobody else's."""
+
+_ITS_RETENTION = 1.0
+
+
+async def _take(
+    target: str,
+    count: int | None,
+    timeout: float | None,
+    queue: bool,
+    together: bool,
+    url: str | None,
+    project: Path | None,
+) -> int:
+    url = broker_url(url, project)
+    name = target
+    if not queue:
+        broker = await connected(url, project)
+        try:
+            name = (await find_port(broker, target, ("inport",)))[1].queue
+        finally:
+            await broker.close()
+    client = transport.client(url)
+    await client.connect(timeout=5)
+    name, instance = queue_of_place(name)
+    inlet = Inlet(name, instance or _ONLOOKER, _ITS_RETENTION if instance is None else 600.0)
+    taken: list[Delivery] = []
+    done = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, done.set)
+
+    def deliver(delivery: Delivery) -> None:
+        if done.is_set() or len(taken) == count:
+            return  # given back when the connection is closed
+        taken.append(delivery)
+        if not together:
+            click.echo(_body_as_json(delivery.body))
+            client.settle(delivery)
+        if len(taken) == count:
+            done.set()
+
+    try:
+        await client.declare([inlet], [])
+        await client.consume(inlet, (count or 1) if together else 1, deliver)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await done.wait()
+        await client.pause(inlet)
+        if together:
+            click.echo(f"[{','.join(_body_as_json(delivery.body) for delivery in taken)}]")
+            for delivery in taken:
+                client.settle(delivery)
+        await client.flush()
+    finally:
+        await client.close()
+    return 1 if count is not None and len(taken) < count else 0
+
+
+def _body_as_json(body: bytes) -> str:
+    """Return a payload as JSON on one line; what is no JSON is a text."""
+    try:
+        value = json.loads(body)
+    except ValueError:
+        value = body.decode(errors="replace")
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def watch(

@@ -8,13 +8,14 @@ with the two classes.
 """
 
 import importlib
+from collections.abc import Mapping
 from types import ModuleType
 from urllib.parse import urlsplit
 
 from msgflo.errors import ConfigurationError, UnknownScheme
 from msgflo.transport.contract import Broker, Client
 
-__all__ = ["broker", "client", "register", "schemes"]
+__all__ = ["backlog", "broker", "client", "register", "schemes"]
 
 _modules: dict[str, str] = {
     "amqp": "msgflo.transport.amqp",
@@ -58,6 +59,26 @@ def broker(url: str) -> Broker:
     """
     made: Broker = _load(url).Broker(url)
     return made
+
+
+def backlog(url: str, queue: str) -> Mapping[str, str]:
+    """Return under which names other programs find how many messages wait in a work queue.
+
+    Args:
+        url: the broker's; nobody is asked.
+        queue: the inport's queue name.
+
+    Returns:
+        What a transport module's own function ``backlog`` says; without one, ``queue`` alone.
+
+    Raises:
+        UnknownScheme: no transport serves the URL's scheme.
+    """
+    module = _load(url)
+    found: Mapping[str, str] = {"queue": queue}
+    if hasattr(module, "backlog"):
+        found = module.backlog(url, queue)
+    return found
 
 
 def _installed() -> dict[str, str]:

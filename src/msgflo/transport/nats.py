@@ -40,7 +40,7 @@ from msgflo.transport.nats_outbox import Outbox
 from msgflo.transport.nats_topology import Address, Names, token
 from msgflo.transport.nats_wiring import Wiring
 
-__all__ = ["Broker", "Client"]
+__all__ = ["Broker", "Client", "backlog"]
 
 log = logging.getLogger("msgflo.transport.nats")
 
@@ -533,6 +533,12 @@ class Client(contract.Client):
         )
         if not self._closed:
             self._ticker = loop.call_later(shortest / 3, self._tick)
+
+
+def backlog(url: str, queue: str) -> Mapping[str, str]:
+    """Return the stream and the consumer by which others find what waits in a work queue."""
+    names = Names(Address.parse(url).namespace)
+    return {"stream": names.stream, "consumer": names.consumer(queue)}
 
 
 def _ours(delivery: Delivery) -> NatsDelivery | None:
