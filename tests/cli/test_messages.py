@@ -122,16 +122,14 @@ def test_tail_shows_what_passes_a_port_from_either_side_and_a_connection(
 def test_tail_without_a_target_watches_all_outports_and_prints_json(
     running: Program, project: Path, broker: str
 ):
-    with program("msgflo", "tail", "--json", "-n", "4", "--broker", broker, cwd=project) as tail:
+    with program("msgflo", "tail", "--json", "-n", "2", "--broker", broker, cwd=project) as tail:
         assert tail.until("watching ").startswith("watching greet.OUT")
         for name in ("A", "B"):
             msgflo("send", "greet", name, "--broker", broker, cwd=project)
         assert tail.wait() == 0
         said = [json.loads(line) for line in tail.lines if line.startswith("{")]
-        greeted = [it["data"] for it in said if it["queue"] == "greet.OUT"]
-        assert greeted == ["Hello, A!", "Hello, B!"]
-        # A handler that declares to return None says so at each message.
-        assert [it["data"] for it in said if it["queue"] == "show.OUT"] == [None, None]
+        assert [it["queue"] for it in said] == ["greet.OUT"] * 2
+        assert [it["data"] for it in said] == ["Hello, A!", "Hello, B!"]
         assert all(it["headers"] and it["time"] > 0 for it in said)
 
 
