@@ -468,6 +468,7 @@ class LiveNetwork:
         try:
             component = self._component(role.component)
         except ComponentError as error:
+            self._set_foreign(role, None)
             role.problem = str(error)
             self._tell("wrong", f"{name}: {error}", name)
             return {}
