@@ -24,6 +24,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from msgflo.errors import ConfigurationError
 from msgflo.protocol.access import Access, Level, is_loopback, may_connect
+from msgflo.protocol.messages import encode
 from msgflo.protocol.session import Output, Session
 from msgflo.protocol.workspace import Identity, Workspace
 
@@ -369,7 +370,7 @@ class _Client:
             if message["type"] != "websocket.receive":
                 return
             data = message.get("text")
-            session.receive(message.get("bytes") or b"" if data is None else data)
+            self._hear(session, message.get("bytes") or b"" if data is None else data)
             # Others have their turn after each; who says very much has fewer turns.
             due = max(due + 1 / MESSAGE_RATE, loop.time() - 1.0)
             await asyncio.sleep(max(0.0, due - loop.time()))
@@ -380,6 +381,14 @@ class _Client:
                 except TimeoutError:
                     self._closing = (1013, "too slow to take its answers")
                     return
+
+    def _hear(self, session: Conversation, data: str | bytes) -> None:
+        try:
+            session.receive(data)
+        except Exception:
+            # Our fault. Its sender is told, and goes on; nobody else notices.
+            logging.getLogger("msgflo").exception("a message could not be handled: %.500r", data)
+            self.answer(encode("network", "error", {"message": "the runtime failed at this"}))
 
     async def _send(self) -> None:
         waiting = self._waiting
