@@ -258,12 +258,19 @@ def test_a_run_that_is_traced_writes_its_last_packets_when_asked_and_when_a_proc
                 break
         assert said.count("Ida") <= number
         wrote = run.text.count("Wrote flowtrace to: ")
+        for number in range(30):  # of earlier days
+            old = project / ".msgflo" / f"flowtrace-hello-20200101-0000{number:02}-1.json"
+            old.write_text("{}")
+            os.utime(old, (number, number))
         os.kill(pid_of("greet", run), signal.SIGKILL)
         line = run.until("Wrote flowtrace to: ", times=wrote + 1)
         trace = parse_flowtrace((project / line.partition(": ")[2]).read_bytes())
         errors = [it.payload for it in trace.events if it.command == "processerror"]
         assert {it["id"] for it in errors} == {"greet"}
         assert any("SIGKILL" in it["error"] for it in errors)
+        kept = sorted((project / ".msgflo").glob("flowtrace-*"))
+        assert len(kept) == 20
+        assert project / ".msgflo" / "flowtrace-hello-20200101-000000-1.json" not in kept
 
 
 def pid_of(role: str, run: Program) -> int:

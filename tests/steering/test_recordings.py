@@ -107,8 +107,14 @@ async def test_what_is_stopped_is_kept_and_what_is_cleared_is_gone(tmp_path):
         assert lines[0] == '-> IN greet DATA "Ada"'
         it.recordings.clear("main")
         assert it.trace().events == []
-        it.recordings.start("main", 7, SIZE, {})
+        it.recordings.start("main", 3, SIZE, {})
+        await it.recordings.settle(30)
         assert it.trace().events == [], "another size is another ring"
+        for name in ("Dan", "Eve"):
+            await it.send("greet.IN", name)
+        lines = await it.until(lambda lines: 'greet OUT -> IN show DATA "Hello, Eve!"' in lines)
+        assert len(lines) == 3
+        assert it.trace().dropped == 1, "each of the four was recorded once"
 
 
 async def test_an_edit_of_the_graph_is_followed(tmp_path):

@@ -1,6 +1,7 @@
 """The recording of a run: begun with it, and written when a signal or a failure asks for it."""
 
 import asyncio
+import contextlib
 import re
 import time
 from collections.abc import Callable
@@ -23,6 +24,9 @@ EVENTS, SIZE = 10_000, 64 * 1024 * 1024
 
 AFTER_FAILURE = 0.5
 """Seconds until a failure is written, so that what led to it has been seen."""
+
+KEPT = 20
+"""So many files of a graph are kept; older ones make room, for a process may fail for weeks."""
 
 SELDOM = 60.0
 """Seconds between two traces that are written because of failures: one may fail again and again."""
@@ -94,6 +98,10 @@ class Tracing:
         except OSError as error:
             self._say(f"cannot write a trace to {file}: {error.strerror or error}")
             return None
+        written = sorted(file.parent.glob(f"flowtrace-{plain}-[0-9]*.json"), key=_age)
+        for old in written[:-KEPT]:
+            with contextlib.suppress(OSError):
+                old.unlink()
         self._say(f"Wrote flowtrace to: {file}")
         return file
 
@@ -112,3 +120,9 @@ class Tracing:
         if loop.time() - self._last_failure > SELDOM:
             self._last_failure = loop.time()
             loop.call_later(AFTER_FAILURE, self.write)
+
+
+def _age(file: Path) -> float:
+    with contextlib.suppress(OSError):
+        return file.stat().st_mtime
+    return 0.0

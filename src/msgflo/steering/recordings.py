@@ -58,7 +58,6 @@ class Recordings:
         """
         ring = self._rings.get(graph)
         if ring is None or (ring.events, ring.size) != (events, size):
-            self._recorders.pop(graph, None)
             self._rings[graph] = Recording(time.time(), events=events, size=size, metadata=metadata)
         self._active.add(graph)
         if self._task is None:
@@ -134,9 +133,9 @@ class Recordings:
         complete = True
         for graph in {*self._active, *self._recorders}:
             recorder = self._recorders.get(graph)
-            if recorder is None or recorder.recording is not self._rings[graph]:
-                recorder = Recorder(broker, self._rings[graph], graph)
-                self._recorders[graph] = recorder
+            if recorder is None:
+                recorder = self._recorders[graph] = Recorder(broker, self._rings[graph], graph)
+            recorder.recording = self._rings[graph]  # another one, if another size was wanted
             network = self._network(graph) if graph in self._active else None
             try:
                 await recorder.follow(_routes(network) if network is not None else {})
