@@ -63,7 +63,8 @@ def run_graph(
         **options,
     )
     service = serve(runtime, file, tell=screen.say, **serving)
-    tracing = Tracing(runtime, service, wanted=trace, say=screen.say)
+    name = file.stem if file is not None else ""
+    tracing = Tracing(runtime, service, wanted=trace, say=screen.say, name=name)
     return asyncio.run(_run(runtime, service, tracing, screen, file, summary))
 
 

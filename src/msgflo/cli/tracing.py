@@ -40,6 +40,7 @@ class Tracing:
         service: what serves it; ``None``: nothing does.
         wanted: whether to record from the start; else only what a client has recorded is there.
         say: tells the person in front of the terminal.
+        name: the graph's, if it has none of its own.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Tracing:
         *,
         wanted: bool,
         say: Callable[[str], None],
+        name: str = "",
     ) -> None:
         self._runtime = runtime
         self._say = say
@@ -60,7 +62,7 @@ class Tracing:
             self._recordings = service.desk.recordings
             self._own = False
         else:
-            self._graph = runtime.graph.name or "main"
+            self._graph = runtime.graph.name or name or "main"
             self._recordings = Recordings(
                 lambda _: runtime.networks.get(""),
                 lambda: runtime.broker if runtime.networks else None,
