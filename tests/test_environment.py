@@ -76,6 +76,8 @@ def test_initial_packets_must_be_a_json_object(said):
 def test_a_broker_must_be_named_by_somebody():
     assert broker_of(None, {"MSGFLO_BROKER": "nats://a"}) == "nats://a"
     assert broker_of("nats://b", {"MSGFLO_BROKER": "nats://a"}) == "nats://b"
+    assert broker_of(None, {"MSGFLO_BROKER": "", "CLOUDAMQP_URL": "amqp://c"}) == "amqp://c"
+    assert broker_of(None, {"MSGFLO_BROKER": "nats://a", "CLOUDAMQP_URL": "amqp://c"}) == "nats://a"
     with pytest.raises(ConfigurationError, match="no broker is named; expected --broker or MSGFLO"):
         broker_of(None, {"MSGFLO_BROKER": ""})
 

@@ -1,7 +1,7 @@
 """What a participant's surroundings say: environment variables, read by pure functions.
 
 ========================== =========================================================
-``MSGFLO_BROKER``          the broker's URL
+``MSGFLO_BROKER``          the broker's URL; else ``CLOUDAMQP_URL``, as hosts of RabbitMQ say it
 ``MSGFLO_ROLE``            the role, if there is one participant
 ``MSGFLO_INSTANCE``        which participant of its role it is, from 1
 ``MSGFLO_IIPS``            initial packets: a JSON object of values by inport
@@ -118,12 +118,12 @@ def parse_packets(text: str, origin: str) -> dict[str, Any]:
 
 
 def broker_of(given: str | None, environment: Mapping[str, str]) -> str:
-    """Return the broker's URL: what was given, else ``MSGFLO_BROKER``.
+    """Return the broker's URL: what was given, else ``MSGFLO_BROKER``, else ``CLOUDAMQP_URL``.
 
     Raises:
         ConfigurationError: nobody says it.
     """
-    url = given or environment.get("MSGFLO_BROKER", "")
+    url = given or environment.get("MSGFLO_BROKER") or environment.get("CLOUDAMQP_URL", "")
     if not url:
         raise ConfigurationError(
             "no broker is named; expected --broker or MSGFLO_BROKER, such as "

@@ -37,7 +37,7 @@ def broker_url(broker: str | None, project: Path | None) -> str:
     Raises:
         ConfigurationError: none was named and none runs here.
     """
-    url = broker or os.environ.get("MSGFLO_BROKER")
+    url = broker or os.environ.get("MSGFLO_BROKER") or os.environ.get("CLOUDAMQP_URL")
     if url:
         return url
     root = project or find_root(Path.cwd())

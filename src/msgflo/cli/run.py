@@ -16,7 +16,7 @@ __all__ = ["names", "numbers", "run"]
 @click.argument("file", metavar="[GRAPH]", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--broker",
-    envvar="MSGFLO_BROKER",
+    envvar=["MSGFLO_BROKER", "CLOUDAMQP_URL"],
     help="The broker's URL. [env: MSGFLO_BROKER; default: an embedded one is started]",
 )
 @click.option(

@@ -148,11 +148,11 @@ class Client(contract.Client):
         if self.closed:
             return
         self.closed = True
-        for intake in self._intakes.values():
-            await intake.stop()
         if self.link.connected:
             try:
-                async with asyncio.timeout(2):
+                async with asyncio.timeout(3):
+                    for intake in self._intakes.values():
+                        await intake.stop()
                     await self._outbox.empty()
                     await self._barrier()
                     for role, number in self._claimed:

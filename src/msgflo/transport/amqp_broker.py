@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from msgflo.errors import ConnectFailed, ConnectionLost, DefinitionError, TransportError
 from msgflo.flow.binding import Binding
-from msgflo.flow.discovery import Announcement, parse_discovery, queue_of_place
+from msgflo.flow.discovery import Announcement, Definition, parse_discovery, queue_of_place
 from msgflo.transport import contract
 from msgflo.transport.amqp_frames import destination, publication, write_content
 from msgflo.transport.amqp_letters import Letters
@@ -111,7 +111,7 @@ class Broker(contract.Broker):
         self._absent: dict[str, float] = {}
         self._made: set[str] = set()
         self._with_places: set[str] = set()
-        self._without_places: set[str] = set()
+        self._others: set[str] = set()
         self._census_heard: Callable[[Arrived], None] | None = None
         self._counting = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -237,27 +237,33 @@ class Broker(contract.Broker):
             return  # whoever listens says so
         if not isinstance(said, Announcement):
             return
-        queues = {port.queue for port in said.definition.inports if port.queue}
+        definition = said.definition
+        queues = {port.queue for port in definition.inports if port.queue}
         if said.places:
             self._with_places |= queues
-            self._without_places -= queues
-        elif new := queues - self._with_places - self._without_places:
-            self._without_places |= new
-            task = asyncio.get_running_loop().create_task(self._adapt(new))
+            return
+        self.wiring.others |= queues | {port.queue for port in definition.outports if port.queue}
+        self.wiring.others -= self._with_places
+        if definition.id not in self._others:
+            self._others.add(definition.id)
+            task = asyncio.get_running_loop().create_task(self._adapt(definition))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _adapt(self, queues: set[str]) -> None:
-        """Join connections, made before it was known whose they are, to other clients' queues."""
+    async def _adapt(self, definition: Definition) -> None:
+        """Carry out, in its way, what is bound to the ports of another client's participant."""
+        names = {port.queue for port in (*definition.inports, *definition.outports) if port.queue}
+        inports = {port.queue for port in definition.inports} - self._with_places
         try:
             record = await self.wiring.read()
-            for binding, places in record.bindings.items():
-                if places and binding.target in queues:
+            for binding, places in sorted(record.bindings.items()):
+                if places and binding.target in inports:
                     await self.wiring.bind(binding, places=False)
                     await self.wiring.pour_place(binding.target)
-            await self.wiring.carry_out(queues)
+            await self.wiring.carry_out(names)
         except TransportError as error:
-            log.warning("connections to %s: %s", ", ".join(sorted(queues)), error)
+            self._others.discard(definition.id)  # once more, when it is heard again
+            log.warning("the connections of %s: %s", definition.role, error)
 
     # Bindings.
 
@@ -265,7 +271,7 @@ class Broker(contract.Broker):
         places: bool | None = None
         if binding.target in self._with_places:
             places = True
-        elif binding.target in self._without_places:
+        elif binding.target in self.wiring.others:
             places = False
         await self.wiring.bind(binding, places=places)
 

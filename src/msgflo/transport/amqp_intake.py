@@ -420,12 +420,11 @@ class Intake:
         async with self._starting:
             if self.channel is not None and self.channel.open:
                 return
-            self.cut_off()
             if self.active:
                 await self._begin()
         self._hand_out()
 
-    def cut_off(self) -> None:
+    def _cut_off(self) -> None:
         """Note that the channel has ended."""
         for feed in self.feeds:
             feed.cut_off()
@@ -434,7 +433,7 @@ class Intake:
         self.held.clear()
 
     def _ended(self, reason: Exception) -> None:
-        self.cut_off()
+        self._cut_off()
         if self.client.link.connected and not self.client.closed:
             log.warning("the broker closed the channel of %s: %s", self.inlet.queue, reason)
             self._begin_anew(0.0)

@@ -427,6 +427,7 @@ class Link:
         self._numbers = PUBLISHING
         self._tries = 0
         self._problem = ""
+        self._told = False
         self._changed = asyncio.Event()
         self.lost: Callable[[str], None] | None = None
         """Called with the reason when the connection broke."""
@@ -480,6 +481,7 @@ class Link:
                 except TimeoutError:
                     self._problem = self._problem or "it does not answer"
                 else:
+                    self._told = True
                     return
             if loop.time() + pause >= end:
                 raise ConnectFailed(self.shown, f"{self._problem} (tried for {timeout:g} s)")
@@ -581,7 +583,9 @@ class Link:
         self._changed.clear()
         if self._closed:
             return
-        _call(self.lost, reason)
+        if self._told:
+            self._told = False
+            _call(self.lost, reason)
         if self._mender is None or self._mender.done():
             self._mender = asyncio.get_running_loop().create_task(
                 self._mend(), name="msgflo amqp reconnect"
@@ -610,6 +614,7 @@ class Link:
                     self._drop()
                     continue
             if self._up:
+                self._told = True
                 _call(self.restored)
                 return
 

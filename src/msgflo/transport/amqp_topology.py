@@ -134,7 +134,7 @@ class Address:
     cert: str = ""
     key: str = ""
     sni: str = ""
-    heartbeat: int = 30
+    heartbeat: int = 15
     name: str = ""
     quorum: bool = False
 
@@ -190,7 +190,7 @@ class Address:
             cert=options.get("cert", ""),
             key=options.get("key", ""),
             sni=options.get("sni", ""),
-            heartbeat=_whole(options.get("heartbeat", "30"), "heartbeat", 0, 3600),
+            heartbeat=_whole(options.get("heartbeat", "15"), "heartbeat", 0, 3600),
             name=options.get("name", ""),
             quorum=queues == "quorum",
         )

@@ -121,6 +121,8 @@ class Wiring:
         self._quorum = quorum
         self._locks: dict[str, asyncio.Lock] = {}
         self._own = False
+        self.others: set[str] = set()
+        """Queue names of ports of participants that are not ours, who make them themselves."""
         self._noted: defaultdict[str, set[float]] = defaultdict(set)
         """How long first places are to live that were made by somebody else, and that was noted."""
 
@@ -219,27 +221,29 @@ class Wiring:
 
     # Inports.
 
-    async def inport(self, queue: str, *, routed: bool, places: bool = True) -> None:
+    async def inport(self, queue: str, *, routed: bool) -> None:
         """Make a work queue and what belongs to it.
 
         Args:
             queue: the work queue.
             routed: whether its dead letters are bound to go elsewhere.
-            places: whether it is an inport of participants that have places.
         """
         checked_name(queue)
+        await self._letters(queue, routed=routed)
+        await self.exchange(queue)
+        await self.queue(queue, queue_arguments(queue, quorum=self._quorum))
+        # A Node.js participant binds its queue to its exchange, where our copies arrive.
+        await self._link.call(
+            spec.Queue.Unbind(queue=queue, exchange=queue, routing_key="", arguments={})
+        )
+
+    async def _letters(self, queue: str, *, routed: bool) -> None:
+        """Make what holds an inport's dead letters."""
         letters = dead(queue)
         await self.exchange(letters)
         await self.queue(letters, kept_arguments(quorum=self._quorum))
         if not routed:
             await self.bind_queue(letters, letters)
-        await self.exchange(queue)
-        await self.queue(queue, queue_arguments(queue, quorum=self._quorum))
-        if places:
-            # A Node.js participant binds its queue to its exchange, where our copies arrive.
-            await self._link.call(
-                spec.Queue.Unbind(queue=queue, exchange=queue, routing_key="", arguments={})
-            )
 
     async def place(self, place: str, retention: float) -> None:
         """Make a place; its inport is there."""
@@ -273,7 +277,7 @@ class Wiring:
             for binding in holder.record.bindings:
                 if binding.kind is Kind.DEADLETTER and binding.source == queue:
                     await self._carry_out(binding, holder.record)
-            await self.inport(queue, routed=holder.record.is_routed(queue))
+            await self._letters(queue, routed=holder.record.is_routed(queue))
 
     async def is_bound(self, source: str) -> bool:
         """Tell whether any connection leads away from a source."""
@@ -380,13 +384,25 @@ class Wiring:
 
     async def _carry_out(self, binding: Binding, record: Record) -> None:
         places = record.bindings[binding]
-        if binding.kind is Kind.DEADLETTER:
-            await self.inport(binding.source, routed=True)
+        source, target = binding.source, binding.target
+        if binding.kind is not Kind.DEADLETTER:
+            await self.exchange(is_bound_marker(source))
+        if await self._is_awaited(binding, places=places):
+            # Whoever it belongs to makes it in another way, and would fail if we had made it.
+            log.info("%s is carried out when its participants are back", binding)
+            return
+        if binding.kind is Kind.DEADLETTER and source in self.others:
+            await self._letters(source, routed=True)
+        elif binding.kind is Kind.DEADLETTER:
+            await self.inport(source, routed=True)
         else:
-            await self.exchange(binding.source)
-        await self.inport(binding.target, routed=record.is_routed(binding.target), places=places)
+            await self.exchange(source)
+        if target in self.others or not places:
+            await self._letters(target, routed=record.is_routed(target))
+        else:
+            await self.inport(target, routed=record.is_routed(target))
         if binding.kind is Kind.PUBSUB and places:
-            await self.place(place_of(binding.target, 1), DEFAULT_RETENTION)
+            await self.place(place_of(target, 1), DEFAULT_RETENTION)
         for way in ways_of(binding, places=places):
             if way.to_queue:
                 await self.bind_queue(way.target, way.source)
@@ -401,8 +417,17 @@ class Wiring:
             await self._link.call(
                 spec.Queue.Unbind(queue=letters, exchange=letters, routing_key="", arguments={})
             )
-        else:
-            await self.exchange(is_bound_marker(binding.source))
+
+    async def _is_awaited(self, binding: Binding, *, places: bool) -> bool:
+        """Tell whether an end of a binding is missing that others have to make."""
+        source, target = binding.source, binding.target
+        if (target in self.others or not places) and await self.look(target) is None:
+            return True
+        return (
+            binding.kind is not Kind.DEADLETTER
+            and source in self.others
+            and not await self.has_exchange(source)
+        )
 
     async def unbind(self, binding: Binding) -> None:
         """Remove a binding. Idempotent."""
@@ -412,7 +437,7 @@ class Wiring:
                 return
             record = holder.record.unbound(binding)
             if binding.kind is Kind.DEADLETTER and not record.is_routed(binding.source):
-                await self.inport(binding.source, routed=False)
+                await self._letters(binding.source, routed=False)
             await self._take_away(ways_of(binding, places=was), record)
             if binding.kind is not Kind.DEADLETTER and not record.is_source(binding.source):
                 await self._link.call(
