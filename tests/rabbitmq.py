@@ -28,21 +28,34 @@ class RabbitMQ:
     MOST_BYTES = 8_000_000
     """What it takes as one message."""
 
-    def __init__(self, folder: Path, more: str = "", epmd: int = 0) -> None:
+    def __init__(
+        self, folder: Path, more: str = "", epmd: int = 0, certificates: Path | None = None
+    ) -> None:
         """Prepare one.
 
         Args:
             folder: its own.
             more: more lines of its configuration.
             epmd: the port of the port mapper; 0: one of its own.
+            certificates: a folder of them (``ca.pem``, ``broker.test.pem`` and ``.key``), if it is
+                to listen for encrypted connections too.
         """
         self.folder = folder
         self.log = folder / "output"
-        self.port, self._api, own, self._dist = _free_ports(4)
+        self.port, self.tls_port, self._api, own, self._dist = _free_ports(5)
         self._epmd = epmd or own
         self.node = f"msgflo-test-{self.port}@localhost"
         self._process: subprocess.Popen[bytes] | None = None
         self._vhosts = 0
+        if certificates is not None:
+            more += f"""
+            listeners.ssl.1 = 127.0.0.1:{self.tls_port}
+            ssl_options.cacertfile = {certificates / "ca.pem"}
+            ssl_options.certfile = {certificates / "broker.test.pem"}
+            ssl_options.keyfile = {certificates / "broker.test.key"}
+            ssl_options.verify = verify_peer
+            ssl_options.fail_if_no_peer_cert = true
+            """
         (folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
         (folder / "rabbitmq.conf").write_text(
             f"""

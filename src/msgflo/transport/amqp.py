@@ -112,6 +112,7 @@ class Client(contract.Client):
         self._ticker: asyncio.TimerHandle | None = None
         self._channel: Channel | None = None
         self._name = uuid.uuid4().hex
+        self._last_key = 0
         self.link.lost = self._lost
         self.link.restoring = self._restore
         self.link.restored = self._back
@@ -365,10 +366,13 @@ class Client(contract.Client):
                 await self.link.ready(timeout)
                 await self._barrier()
         except TimeoutError:
-            blocked = f" ({self.link.blocked})" if self.link.blocked else ""
+            if self.link.connected:
+                why = f" ({self.link.blocked})" if self.link.blocked else ""
+            else:
+                why = ", as there is no connection to it"
             raise ConnectionLost(
                 f"{len(self._outbox)} messages were not confirmed by the broker at "
-                f"{redacted(self.url)} within {timeout:g} s{blocked}"
+                f"{redacted(self.url)} within {timeout:g} s{why}"
             ) from None
 
     async def _barrier(self) -> None:
@@ -502,7 +506,7 @@ class Client(contract.Client):
         queue = found.inlet.queue
         original = Death.strip(found.headers) | {
             MESSAGE_ID: found.id,
-            LETTER: f"{time.time_ns():020d}-{uuid.uuid4().hex[:16]}",
+            LETTER: self._letter_key(),
         }
         content = write_content(
             len(found.body), original | death.to_headers(), found.sent, ours=found.ours
@@ -533,6 +537,11 @@ class Client(contract.Client):
             id=found.id,
             make=lambda: self.wiring.mend_letters(queue),
         )
+
+    def _letter_key(self) -> str:
+        """Return a key for a dead letter, behind all those before in the order of texts."""
+        self._last_key = max(time.time_ns(), self._last_key + 1)
+        return f"{self._last_key:020d}-{uuid.uuid4().hex[:16]}"
 
     # For the intakes.
 

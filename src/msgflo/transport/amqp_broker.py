@@ -101,7 +101,7 @@ class Broker(contract.Broker):
         self.link = Link(self.address, redacted(url), f"msgflo broker {os.getpid()}")
         self.wiring = Wiring(self.link, quorum=self.address.quorum)
         self._outbox = Outbox(self.link, self.wiring.source)
-        self._letters = Letters(self.link, self.wiring)
+        self._letters = Letters(self.link, self.wiring, quorum=self.address.quorum)
         self._channel: Channel | None = None
         self._answers = ""
         self._heard: list[Callable[[bytes], None]] = []

@@ -25,11 +25,18 @@ _TIMEOUT = 20.0
 
 
 class Letters:
-    """The dead letters on one broker."""
+    """The dead letters on one broker.
 
-    def __init__(self, link: Link, wiring: Wiring) -> None:
+    Args:
+        link: the connection.
+        wiring: makes locks and queues.
+        quorum: whether they wait in quorum queues.
+    """
+
+    def __init__(self, link: Link, wiring: Wiring, *, quorum: bool) -> None:
         self._link = link
         self._wiring = wiring
+        self._quorum = quorum
 
     async def read(self, queue: str, limit: int, after: str) -> list[DeadLetter]:
         """Return dead letters of an inport, oldest first, from behind a key on."""
@@ -41,7 +48,9 @@ class Letters:
             contextlib.aclosing(self._each(queue, min(limit, _BATCH))) as letters,
         ):
             async for _, _, letter in letters:
-                if found:
+                if self._quorum:
+                    later.append(letter)  # what was looked at before may come in any order
+                elif found:
                     behind.append(letter)
                     if len(behind) >= limit:
                         break
@@ -51,6 +60,9 @@ class Letters:
                     later.append(letter)
                     if len(later) >= limit:
                         break
+        if self._quorum:
+            later.sort(key=lambda letter: letter.key)
+            return [letter for letter in later if letter.key > after][:limit]
         return behind if found else later
 
     async def take(

@@ -466,8 +466,15 @@ class Wiring:
 
     async def drop_place(self, place: str, *, if_empty: bool = False) -> None:
         """Delete a place that nobody takes from."""
+        if self._quorum:
+            # Brokers cannot look and delete at once where there are copies.
+            if if_empty or not await self._is_unused(place):
+                return
+            method = spec.Queue.Delete(queue=place)
+        else:
+            method = spec.Queue.Delete(queue=place, if_unused=True, if_empty=if_empty)
         try:
-            await self._link.call(spec.Queue.Delete(queue=place, if_unused=True, if_empty=if_empty))
+            await self._link.call(method)
         except Refused as refused:
             log.debug("%s stays: %s", place, refused.text)
 
@@ -494,6 +501,10 @@ class Wiring:
             finally:
                 await channel.close()
         await self.drop_place(place, if_empty=True)
+
+    async def _is_unused(self, queue: str) -> bool:
+        there = await self.look(queue)
+        return there is not None and there[1] == 0
 
     async def carry_out(self, sources: Iterable[str] | None = None) -> None:
         """Carry out once more what the record says.
