@@ -43,9 +43,15 @@ def test_a_path_is_a_virtual_host(url, vhost):
 
 
 def test_what_a_url_leaves_out_is_what_brokers_have():
-    assert Address.parse("amqp://") == Address("localhost", 5672, "/", "guest", "guest")
-    assert Address.parse("amqps://h").port == 5671
-    assert Address.parse("amqps://h:5000").port == 5000
+    assert Address.parse("amqp://") == Address((("localhost", 5672),), "/", "guest", "guest")
+    assert Address.parse("amqps://h").servers == (("h", 5671),)
+    assert Address.parse("amqps://h:5000").servers == (("h", 5000),)
+
+
+def test_a_url_can_name_the_nodes_of_a_cluster():
+    found = Address.parse("amqp://me:pass@a,b:5000,[::1]:6000/v")
+    assert found.servers == (("a", 5672), ("b", 5000), ("::1", 6000))
+    assert (found.user, found.password, found.vhost) == ("me", "pass", "v")
 
 
 def test_a_url_can_say_everything():
@@ -54,8 +60,7 @@ def test_a_url_can_say_everything():
         "&queues=quorum"
     )
     assert found == Address(
-        host="::1",
-        port=5000,
+        servers=(("::1", 5000),),
         vhost="v",
         user="me@home",
         password="p:ss",
