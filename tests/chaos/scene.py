@@ -129,7 +129,7 @@ class Scene:
         self._confirmed = 0
         self._duplicates = 0
         self._open = messages
-        self._progress = asyncio.Event()
+        self._waits: list[tuple[int, asyncio.Event]] = []  # for how many to be open, the most last
         self._tasks: set[asyncio.Task[None]] = set()
 
     def _told(self, event: Event) -> None:
@@ -207,9 +207,7 @@ class Scene:
 
     async def reaches(self, part: float) -> None:
         """Wait until a part of all numbers, from 0 to 1, is accounted for."""
-        while self.accounted < self.messages * part:
-            self._progress.clear()
-            await self._progress.wait()
+        await self._until_open(self.messages - int(self.messages * part))
 
     # The edges.
 
@@ -238,7 +236,8 @@ class Scene:
                 self._duplicates += 1
             else:
                 self._open -= 1
-                self._progress.set()
+                while self._waits and self._open <= self._waits[-1][0]:
+                    self._waits.pop()[1].set()
             into[number] = 1
             self._client.settle(delivery)
 
@@ -278,16 +277,23 @@ class Scene:
         while self._client.unconfirmed:
             await asyncio.sleep(0.01)
 
+    async def _until_open(self, most: int) -> None:
+        """Wait until at most so many are not accounted for."""
+        if self._open > most:
+            reached = asyncio.Event()
+            self._waits.append((most, reached))
+            self._waits.sort(key=lambda wait: wait[0])
+            await reached.wait()
+
     async def _until_accounted(self, harming: list[asyncio.Task[None]], patience: float) -> None:
-        while self._open:
+        over = asyncio.create_task(self._until_open(0))
+        waiting = {over, *harming}
+        while not over.done():
             before = self._open
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(patience):
-                    while self._open == before:
-                        self._progress.clear()
-                        await self._progress.wait()
-            for task in harming:
-                if task.done() and task.exception() is not None:
-                    return
-            if self._open == before:
+            done, waiting = await asyncio.wait(
+                waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED
+            )
+            failed = any(task.exception() is not None for task in done)
+            if failed or (not done and self._open == before):
+                over.cancel()
                 return

