@@ -320,3 +320,15 @@ def test_what_is_no_instruction_is_refused_and_breaks_nothing(data):
 def test_whether_a_participant_is_paused_is_said_beside_its_definition():
     for paused in (None, True, False):
         assert parse_discovery(Announcement(RESIZE, paused=paused).encode()).paused is paused
+
+
+def test_a_participant_that_is_a_graph_says_how_it_is_entered():
+    said = Announcement(RESIZE, runtime="noflo", inqueue="i", outqueue="o")
+    read = parse_discovery(said.encode())
+    assert (read.runtime, read.inqueue, read.outqueue) == ("noflo", "i", "o")
+    assert json.loads(said.encode())["payload"]["type"] == "noflo"
+    # As others announce it, who do not name their queues.
+    message = {**NODEJS, "payload": {**NODEJS["payload"], "id": "x1", "type": "noflo"}}
+    read = parse_discovery(json.dumps(message).encode())
+    assert (read.inqueue, read.outqueue) == (".fbp.x1.receive", ".fbp.x1.send")
+    assert "type" not in json.loads(Announcement(RESIZE).encode())["payload"]

@@ -79,6 +79,15 @@ class Paper:
             return {"type": "flowtrace.json", "flowtrace": "{}"}
         return {"buffersize": payload.get("buffersize", 400)} if command == "start" else {}
 
+    def forward(self, graph: str, message: Any, reply: Any) -> bool:
+        if graph == "entered":
+            self.done.append(("forward", message.protocol, message.command, message.payload))
+            self.reply = reply
+        return graph == "entered"
+
+    def leave(self, reply: Any) -> None:
+        pass
+
     def ask(
         self,
         command: str,

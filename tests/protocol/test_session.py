@@ -142,6 +142,8 @@ def test_repeating_a_command_is_answered_and_changes_nothing(talk, workspace):
     assert (
         talk.ask("graph", "addedge", src=end, tgt=EDGE["tgt"], graph="main")["src"] == EDGE["src"]
     )
+    again = {"id": "a", "component": "demo/Repeat", "graph": "main"}
+    assert talk.ask("graph", "addnode", **again, src="stray", tgt={}) == again
     assert talk.ask("graph", "renamenode", **{"from": "a", "to": "a"}, graph="main")["to"] == "a"
     assert talk.ask("graph", "changenode", id="a", metadata={}, graph="main")["metadata"] == {}
     assert len(workspace.main.done) == done
@@ -478,7 +480,17 @@ def test_nothing_of_ours_is_told_to_who_did_not_ask(talk):
     assert talk.heard() == [("msgflo", "status:changed", {"graph": "main"})]
     assert talk.ask("msgflo", "unsubscribe", id=2)["topics"] == []
     (error,) = talk.say("msgflo", "subscribe", id=3, topics=["weather"])
-    assert "expected some of events, packets, queues, status" in error[2]["message"]
+    assert "expected some of events, logs, packets, queues, status" in error[2]["message"]
+
+
+def test_a_participant_that_is_a_graph_answers_for_itself(talk, paper):
+    assert talk.say("trace", "start", graph="entered", buffersize=7, secret="x") == []
+    assert paper.done[-1] == ("forward", "trace", "start", {"graph": "entered", "buffersize": 7})
+    paper.reply("trace", "start", {"graph": "entered", "buffersize": 7, "secret": "x"})
+    paper.reply("trace", "nonsense", {})
+    paper.reply("trace", "start", {})
+    assert talk.heard() == [("trace", "start", {"graph": "entered", "buffersize": 7})]
+    assert talk.say("trace", "start", graph="other")[0][1] == "error"
 
 
 # Who may do what.

@@ -177,6 +177,9 @@ class Announcement(msgspec.Struct, frozen=True):
         period: it announces itself at least this often, in seconds.
         initials: inports whose initial packet it was given at its start.
         paused: whether it was told to take no messages; ``None``: it cannot be told.
+        runtime: what kind of runtime it is, such as ``noflo``, if it is a graph itself and speaks
+            the FBP protocol; else ``""``.
+        inqueue, outqueue: the queues by which it does.
         details: anything else that it says of itself (process id, host, version).
     """
 
@@ -186,6 +189,9 @@ class Announcement(msgspec.Struct, frozen=True):
     period: float = UNKNOWN_PERIOD
     initials: tuple[str, ...] = ()
     paused: bool | None = None
+    runtime: str = ""
+    inqueue: str = ""
+    outqueue: str = ""
     details: Mapping[str, Any] = {}
 
     @property
@@ -208,10 +214,15 @@ class Announcement(msgspec.Struct, frozen=True):
             {
                 "protocol": "discovery",
                 "command": "participant",
-                "payload": self.definition.to_json(),
+                "payload": self.definition.to_json() | self._entrance(),
                 "msgflo": beside,
             }
         )
+
+    def _entrance(self) -> dict[str, str]:
+        if not self.runtime:
+            return {}
+        return {"type": self.runtime, "inqueue": self.inqueue, "outqueue": self.outqueue}
 
 
 class Goodbye(msgspec.Struct, frozen=True):
@@ -322,9 +333,14 @@ def parse_discovery(data: bytes) -> Announcement | Goodbye:
         inports=_ports(payload, "inports", role),
         outports=_ports(payload, "outports", role),
     )
+    runtime = _optional_text(payload, "type")
+    inqueue = outqueue = ""
+    if runtime:
+        inqueue = _optional_text(payload, "inqueue") or f".fbp.{definition.id}.receive"
+        outqueue = _optional_text(payload, "outqueue") or f".fbp.{definition.id}.send"
     beside = message.get("msgflo")
     if not isinstance(beside, dict):
-        return Announcement(definition)
+        return Announcement(definition, runtime=runtime, inqueue=inqueue, outqueue=outqueue)
     details = {
         key: value
         for key, value in beside.items()
@@ -345,6 +361,9 @@ def parse_discovery(data: bytes) -> Announcement | Goodbye:
         if isinstance(initials, list)
         else (),
         paused=paused if isinstance(paused, bool) else None,
+        runtime=runtime,
+        inqueue=inqueue,
+        outqueue=outqueue,
         details=details,
     )
 

@@ -6,6 +6,7 @@ of that protocol can come later than those of commands that were given after: th
 that the client has given, under ``id``.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -153,6 +154,7 @@ class Session:
         if not self._closed:
             self._closed = True
             self._workspace.audience.remove(self)
+            self._workspace.desk.leave(self._passed_on)
             self._workspace.desk.watch()
 
     # What comes in.
@@ -179,7 +181,20 @@ class Session:
         needed, method = _COMMANDS[message.protocol, message.command]
         if level < needed:
             raise MsgFloError(_not_allowed(f"{message.protocol}:{message.command}", needed))
+        graph = message.payload.get("graph")
+        if (
+            message.protocol in ("graph", "network", "trace")
+            and isinstance(graph, str)
+            and graph not in self._workspace.sheets
+            and self._workspace.desk.forward(graph, message, self._passed_on)
+        ):
+            return  # it is a participant, which answers for itself
         method(self, message, payload, level)
+
+    def _passed_on(self, protocol: str, command: str, payload: Any) -> None:
+        """Tell what a participant that is a graph has said."""
+        with contextlib.suppress(ValueError):  # nothing that a client could take
+            self._output.answer(encode(protocol, command, payload))
 
     def _refuse(self, protocol: str, text: str, request: str = "") -> None:
         if protocol == EXTENSION:
@@ -397,7 +412,7 @@ class Session:
             if said.get("metadata") is None:
                 said.pop("metadata", None)
             for key in ("src", "tgt"):
-                if key in said:
+                if hasattr(payload, key):
                     said[key] = _end(getattr(payload, key)).payload()
             self._answer(message, message.command, said)
         self._tell_ports(sheet, changes)

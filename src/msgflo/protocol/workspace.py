@@ -15,6 +15,7 @@ from msgflo.flow.becoming import become
 from msgflo.flow.graph import Graph
 from msgflo.flow.graphjson import dump_json
 from msgflo.flow.parts import Change, Edge, Endpoint
+from msgflo.protocol.messages import Message
 
 __all__ = [
     "Audience",
@@ -290,6 +291,15 @@ class Desk(Protocol):
 
     def trace(self, command: str, sheet: Sheet, payload: Mapping[str, Any]) -> dict[str, Any]:
         """Start, stop, clear or dump a trace; return the answer's payload without ``graph``."""
+
+    def forward(self, graph: str, message: Message, reply: Callable[[str, str, Any], None]) -> bool:
+        """Pass a message on to a participant that is a graph of this name, if there is one.
+
+        ``reply`` is called with protocol, command and payload of what it says from then on.
+        """
+
+    def leave(self, reply: Callable[[str, str, Any], None]) -> None:
+        """No longer call ``reply``."""
 
     def ask(
         self,

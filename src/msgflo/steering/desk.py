@@ -23,10 +23,12 @@ from msgflo.flow.wiring import is_virtual
 from msgflo.live import INSTANCES, LiveNetwork
 from msgflo.processes.journal import Line
 from msgflo.project import state_folder, write_atomically
+from msgflo.protocol.messages import Message
 from msgflo.protocol.session import Session
 from msgflo.protocol.workspace import Identity, Kind, Port, Sheet, Source, Workspace
 from msgflo.runtime import Runtime
 from msgflo.steering.catalogue import Catalogue
+from msgflo.steering.entering import Entrances
 from msgflo.steering.operations import (
     PATIENCE,
     Operations,
@@ -123,6 +125,12 @@ class RuntimeDesk:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._sending: asyncio.Queue[tuple[str, bytes, str]] = asyncio.Queue(MOST_SENDING)
         self._busy: dict[str, bool] = {}
+        self._entrances = Entrances(
+            self._broker,
+            lambda: self.network(self.workspace.main),
+            lambda: f"client-{uuid.uuid4()}",
+            self._say,
+        )
         self._operations = Operations(self.workspace, runtime, self.network)
 
     # Its own life.
@@ -161,6 +169,7 @@ class RuntimeDesk:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._tasks.clear()
         await self._operations.close()
+        await self._entrances.close()
         await self._taps.close()
         await self.recordings.close()
 
@@ -486,6 +495,16 @@ class RuntimeDesk:
         said = {"label": sheet.id, "runtime": identity.id, "type": "msgflo"}
         said["namespace"] = identity.namespace
         return said | ({"repository": identity.repository} if identity.repository else {})
+
+    # Participants that are graphs.
+
+    def forward(self, graph: str, message: Message, reply: Callable[[str, str, Any], None]) -> bool:
+        """Pass a message on to a participant that is a graph of this name, if there is one."""
+        return self._entrances.forward(graph, message, reply)
+
+    def leave(self, reply: Callable[[str, str, Any], None]) -> None:
+        """No longer call ``reply``."""
+        self._entrances.leave(reply)
 
     # The protocol msgflo.
 
