@@ -75,6 +75,9 @@ about to reconnect, as all do when the broker was restarted."""
 _ANNOUNCEMENT_KEPT = 120.0
 """Seconds that an announcement waits in queue ``fbp`` for a coordinator that reads only there."""
 
+_GHOST = 120.0
+"""Seconds until a broker has noticed that a connection is dead."""
+
 _AGAIN = 0.5
 """Seconds before something is tried again that the broker could not do."""
 
@@ -108,6 +111,8 @@ class Client(contract.Client):
         self._postponed: dict[str, list[float]] = {}
         self._claimed: set[tuple[str, int]] = set()
         self._levels: set[int] = set()
+        self._levels_due = 0
+        self._ticking = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.TimerHandle | None = None
         self._channel: Channel | None = None
@@ -192,7 +197,8 @@ class Client(contract.Client):
         self.wiring.forget()
         await self._open()
         for role, number in self._claimed:
-            await self._take_claim(role, number)
+            if not await self._take_claim(role, number):
+                self.find_out(self._claim_back(role, number))
         self._outbox.resume()
         for intake in self._intakes.values():
             await self._ensure(intake.inlet)
@@ -250,6 +256,18 @@ class Client(contract.Client):
             await self._mark_claim(role, number)
         return True
 
+    async def _claim_back(self, role: str, number: int) -> None:
+        """Take an instance number again that our own last connection may hold at the broker."""
+        end = time.monotonic() + _GHOST
+        try:
+            while time.monotonic() < end:
+                await asyncio.sleep(_AGAIN)
+                if await self._take_claim(role, number):
+                    return
+            log.error("instance %d of role %r is held by somebody else, too", number, role)
+        except TransportError as error:
+            log.debug("claiming instance %d of %s: %s", number, role, error)
+
     async def _mark_claim(self, role: str, number: int) -> None:
         await self.wiring.queue(claim_marker(role, number), {"x-expires": int(_CLAIM_KEPT * 1000)})
 
@@ -288,9 +306,7 @@ class Client(contract.Client):
                     waiting + kept + len(feed.leaving),
                 ]
         for queue, due in self._postponed.items():
-            while due and due[0] <= now:
-                heapq.heappop(due)
-            if due:
+            if _not_due(due):
                 held.setdefault(queue, [0, 0, 0, 0.0, 0])[4] += len(due)
         channel = self._channel
         if held and channel is not None:
@@ -360,8 +376,8 @@ class Client(contract.Client):
     async def flush(self, timeout: float = 10.0) -> None:
         try:
             async with asyncio.timeout(timeout):
-                while self._tasks:
-                    await asyncio.wait(self._tasks)
+                while self._levels_due:
+                    await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
                 await self._outbox.empty()
                 await self.link.ready(timeout)
                 await self._barrier()
@@ -464,11 +480,11 @@ class Client(contract.Client):
         def answered(error: Exception | None) -> None:
             if error is None:
                 if delay > 0:
-                    heapq.heappush(self._postponed.setdefault(queue, []), due)
+                    heapq.heappush(_not_due(self._postponed.setdefault(queue, [])), due)
                 done()
             elif not isinstance(error, ConnectionLost):
                 log.error("%s cannot be given back: %s", delivery, error)
-                delivery.channel.requeue_later(delivery, _FAILED)
+                delivery.feed.requeue(delivery, _FAILED)
 
         def put() -> None:
             self._outbox.put(
@@ -486,6 +502,7 @@ class Client(contract.Client):
         if delay > 0 and level not in self._levels:
             # A new one takes a second, and nothing else that is sent should wait for it.
             self.find_out(self._make_level(level, put))
+            self._levels_due += 1
         else:
             put()
 
@@ -497,6 +514,7 @@ class Client(contract.Client):
             except TransportError as error:
                 log.debug("the queue for a delay of %d ms: %s", level, error)
                 await asyncio.sleep(_AGAIN)
+        self._levels_due -= 1
         then()
 
     def bury(self, delivery: Delivery, death: Death) -> None:
@@ -523,8 +541,7 @@ class Client(contract.Client):
                 self._end(found)
             elif not isinstance(error, ConnectionLost):
                 log.error("%s cannot become a dead letter: %s", found, error)
-                found.channel.requeue_later(found, _FAILED)
-                found.feed.intake.ended(found)
+                found.feed.requeue(found, _FAILED)
 
         letters = dead(queue)
         self._outbox.put(
@@ -556,7 +573,8 @@ class Client(contract.Client):
             return
         if self._ticker is not None:
             self._ticker.cancel()
-        if self.link.connected:
+        if self.link.connected and not self._ticking:
+            self._ticking = True
             self.find_out(self._ticked())
         shortest = min((it.inlet.retention for it in self._intakes.values()), default=_TICK)
         pause = max(0.1, min(_TICK, shortest / 3))
@@ -570,6 +588,16 @@ class Client(contract.Client):
                 await intake.tick()
         except TransportError as error:
             log.debug("keeping what expires: %s", error)
+        finally:
+            self._ticking = False
+
+
+def _not_due(times: list[float]) -> list[float]:
+    """Take from a heap of times those that are over."""
+    now = time.time()
+    while times and times[0] <= now:
+        heapq.heappop(times)
+    return times
 
 
 def _ours(delivery: Delivery) -> AmqpDelivery | None:

@@ -37,6 +37,7 @@ _HAND_BACK_AFTER = 0.02
 """Seconds that a message of the work queue may wait here for room, and that there may be none
 before the work queue's consumer is cancelled: quick handlers make room at once."""
 
+_SOON = 0.1
 _AGAIN_AFTER = 0.5
 """Seconds before a consumer is begun anew that could not be."""
 
@@ -111,7 +112,7 @@ class Settlements:
             self._loop.call_soon(self.flush)
 
     def requeue_later(self, delivery: AmqpDelivery, pause: float) -> None:
-        """Have the broker deliver a message again that could not be given back otherwise."""
+        """Have the broker deliver a message again, in so many seconds."""
         self._loop.call_later(pause, self._requeue, delivery)
 
     def _requeue(self, delivery: AmqpDelivery) -> None:
@@ -310,6 +311,14 @@ class Feed:
 
         self.client.give_back(delivery, attempts, delivery.postponed, delay, done)
 
+    def requeue(self, delivery: AmqpDelivery, pause: float) -> None:
+        """Have the broker itself deliver a message again that could not be given back."""
+        if self.leaving.pop(delivery.identity or delivery, None) is None:
+            self.intake.ended(delivery)
+        if delivery.consumer in self._consumers:
+            self.under_way -= 1
+        delivery.channel.requeue_later(delivery, pause)
+
     def _take_up(self, there: AmqpDelivery, again: AmqpDelivery) -> None:
         """Have what is in work here settled where it was delivered again."""
         settlements = again.channel
@@ -366,6 +375,7 @@ class Intake:
         self._look_due = False
         self._full_since = 0.0
         self._changing = False
+        self._anew = False
 
     # Beginning and ending to take.
 
@@ -436,20 +446,22 @@ class Intake:
         self._cut_off()
         if self.client.link.connected and not self.client.closed:
             log.warning("the broker closed the channel of %s: %s", self.inlet.queue, reason)
-            self._begin_anew(0.0)
+            self._begin_anew(_SOON)
 
     def _cancelled(self, tag: str) -> None:
         for feed in self.feeds:
             if feed.lost(tag):
                 log.warning("the broker ended the consumer of %r; it is begun anew", feed.queue)
-                self._begin_anew(0.0)
+                self._begin_anew(_SOON)
 
     def _begin_anew(self, pause: float) -> None:
-        if not self.client.closed:
+        if not self.client.closed and not self._anew:
+            self._anew = True
             self.client.find_out(self._begun_anew(pause))
 
     async def _begun_anew(self, pause: float) -> None:
         await asyncio.sleep(pause)
+        self._anew = False
         try:
             async with self._starting:
                 if self.active and self.client.link.connected:

@@ -314,7 +314,11 @@ class Channel:
     def _complete(self, arrived: Arrived) -> None:
         receiver, self._receiver, self._arriving = self._receiver, None, None
         if receiver is not None:
-            receiver(arrived)
+            try:
+                receiver(arrived)
+            except Exception:
+                # What comes behind it must be read all the same.
+                log.exception("a message from %r could not be handled", arrived.exchange)
 
 
 class _Wire(AsyncioConnection):  # type: ignore[misc]  # the library has no types
@@ -349,11 +353,6 @@ class _Wire(AsyncioConnection):  # type: ignore[misc]  # the library has no type
     def _output_marshaled_frames(self, marshaled_frames: Any) -> None:
         for data in marshaled_frames:
             self.put(data)
-
-    @property
-    def unwritten(self) -> int:
-        """Bytes that the socket has not taken yet."""
-        return self._transport.get_write_buffer_size() if self._transport is not None else 0
 
     # Reading: frames of our channels without the library's objects.
 
@@ -454,9 +453,9 @@ class Link:
         return self._wire.blocked if self._wire is not None and self._up else ""
 
     @property
-    def unwritten(self) -> int:
-        """Bytes that wait for the network to take them."""
-        return self._wire.unwritten if self._wire is not None and self._up else 0
+    def most(self) -> int:
+        """Bytes of a frame."""
+        return self._wire.most if self._wire is not None else 131072
 
     # Connecting.
 

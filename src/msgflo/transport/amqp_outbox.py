@@ -40,9 +40,10 @@ _TOO_LARGE = re.compile(r"message size (\d+) is larger than configured max size 
 
 class _Entry:
     __slots__ = (
+        "body",
         "confirmed",
+        "content",
         "counts",
-        "data",
         "exchange",
         "id",
         "key",
@@ -50,15 +51,16 @@ class _Entry:
         "refusals",
         "returned",
         "returns",
-        "size",
         "what",
+        "where",
     )
 
-    data: bytes
+    where: bytes
+    content: bytes
+    body: bytes
     exchange: str
     key: str
     id: str
-    size: int
     what: str
     confirmed: Confirmed
     make: Callable[[], Awaitable[None]] | None
@@ -132,8 +134,11 @@ class Outbox:
             )
             return
         problem = ""
-        if len(content) > 131000:
-            problem = f"has {len(content)} bytes of headers; an AMQP broker takes at most 131000"
+        if len(content) > self._link.most - 8:
+            problem = (
+                f"has {len(content)} bytes of headers; this broker takes at most "
+                f"{self._link.most - 8} (its setting frame_max)"
+            )
         elif self.largest and len(body) > self.largest:
             problem = _too_large(len(body), self.largest)
         if problem:
@@ -141,11 +146,12 @@ class Outbox:
             return
         entry = _Entry()
         channel = self._channel
-        entry.data = publication(PUBLISHING, where, content, body, 131072)
+        entry.where = where
+        entry.content = content
+        entry.body = body
         entry.exchange = exchange
         entry.key = key
         entry.id = id
-        entry.size = len(body)
         entry.what = what
         entry.confirmed = confirmed
         entry.make = make
@@ -162,9 +168,7 @@ class Outbox:
             and exchange in self._known
             and not self._link.blocked
         ):
-            self._number += 1
-            self._open[self._number] = entry
-            channel.write(entry.data)
+            self._write(channel, entry)
         else:
             self._held.append(entry)
             self.resume()
@@ -198,13 +202,16 @@ class Outbox:
                     if entry.exchange not in self._known or self._link.blocked:
                         break
                     self._held.popleft()
-                    self._number += 1
-                    self._open[self._number] = entry
-                    self._channel.write(entry.data)
+                    self._write(self._channel, entry)
         except TransportError as error:
             log.debug("the outbox waits: %s", error)
             if self._link.connected and not self._closed:
                 asyncio.get_running_loop().call_later(_AGAIN_AFTER, self.resume)
+
+    def _write(self, channel: Channel, entry: _Entry) -> None:
+        self._number += 1
+        self._open[self._number] = entry
+        channel.write(publication(PUBLISHING, entry.where, entry.content, entry.body, channel.most))
 
     async def _open_channel(self) -> None:
         channel = await self._link.channel(PUBLISHING)
@@ -322,8 +329,8 @@ class Outbox:
         loop = asyncio.get_running_loop()
         for entry in faulty:
             problem = reason.text if isinstance(reason, Refused) else str(reason)
-            if self.largest and entry.size > self.largest:
-                problem = _too_large(entry.size, self.largest)
+            if self.largest and len(entry.body) > self.largest:
+                problem = _too_large(len(entry.body), self.largest)
             loop.call_soon(self._answer, entry, SendFailed(f"{entry.what}: {problem}"))
         self.resume()
 
@@ -332,7 +339,7 @@ class Outbox:
         large = _TOO_LARGE.search(reason.text)
         if large:
             self.largest = int(large[2])
-            return [entry for entry in entries if entry.size > self.largest]
+            return [entry for entry in entries if len(entry.body) > self.largest]
         named = [entry for entry in entries if f"'{entry.exchange}'" in reason.text] or entries[:1]
         if not named:
             return []
