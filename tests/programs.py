@@ -107,6 +107,10 @@ class Program:
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
+    def type(self, text: str) -> None:
+        """Press keys, in its terminal."""
+        os.write(self._output, text.encode())
+
     def wait(self) -> int:
         """Read to the end of the output; return the exit status."""
         end = time.monotonic() + WAIT

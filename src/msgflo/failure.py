@@ -77,7 +77,7 @@ class Failure:
             return cls(Kind.LATER, name, str(raised), delay=raised.delay, raised=raised)
         if isinstance(raised, Reject):
             return cls(Kind.REJECT, name, raised.reason, raised=raised)
-        return cls(Kind.ERROR, name, _text(raised), _traceback(raised), raised=raised)
+        return cls(Kind.ERROR, name, _text(raised), traceback_of(raised), raised=raised)
 
     @classmethod
     def nack(cls, reason: str) -> "Failure":
@@ -217,10 +217,13 @@ def _text(raised: BaseException) -> str:
 _OURS = os.path.dirname(__file__) + os.sep  # noqa: PTH120 - compared with texts, often
 
 
-def _traceback(raised: BaseException) -> str:
+_NOT_THEIRS = (_OURS, "<frozen importlib")
+
+
+def traceback_of(raised: BaseException) -> str:
     """Return the traceback from the author's first line on."""
     start: TracebackType | None = raised.__traceback__
-    while start is not None and start.tb_frame.f_code.co_filename.startswith(_OURS):
+    while start is not None and start.tb_frame.f_code.co_filename.startswith(_NOT_THEIRS):
         start = start.tb_next
     try:
         lines = traceback.format_exception(type(raised), raised, start)

@@ -14,7 +14,6 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -42,6 +41,7 @@ from msgflo.errors import (
     UnknownPort,
     UnknownScheme,
 )
+from msgflo.failure import traceback_of
 from msgflo.flow.discovery import DEFAULT_PERIOD, parse_instruction
 from msgflo.flow.telemetry import parse_question
 from msgflo.loading import choose, is_loading, load_components
@@ -52,6 +52,7 @@ from msgflo.transport.contract import Client
 __all__ = [
     "GRACE",
     "Running",
+    "check_file",
     "leave",
     "load_components",
     "main",
@@ -603,6 +604,24 @@ def run_file(
     return _program(work)
 
 
+def check_file(path: str | Path, component: str = "") -> int:
+    """Load a component of a Python file, and do not run it: what is wrong goes to standard error.
+
+    Args:
+        path: the file. It is imported.
+        component: which of the file's components, if it has several.
+
+    Returns:
+        The exit code: 0 if it could be run, 1 or 2 if not.
+    """
+
+    def work() -> int:
+        declared(choose(load_components(path), path, component))
+        return 0
+
+    return _program(work)
+
+
 def msgflo_python(arguments: Sequence[str] | None = None) -> NoReturn:
     """Be the command ``msgflo-python FILE ROLE``: run the component of a Python file."""
     options = _parser("msgflo-python").parse_args(arguments)
@@ -669,8 +688,8 @@ def _program(work: Callable[[], int]) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        sys.stderr.write(traceback_of(error))
         return 1
     finally:
         if held is not None:

@@ -10,12 +10,9 @@ from programs import environment, msgflo, program
 
 HEAVY = ["asyncio", "msgspec", "ssl", "nats", "rich", "ruamel", "uvloop", "msgflo.flow", "logging"]
 
-LATE = {"test", "trace"}
-"""Commands whose options are not apart from their work yet: their help loads all of it."""
-
 
 @pytest.mark.parametrize(
-    "command", [*sorted({*_COMMANDS} - LATE), "graph check", "graph convert", "graph show", ""]
+    "command", [*sorted(_COMMANDS), "graph check", "graph convert", "graph show", ""]
 )
 def test_help_loads_nothing_heavy(command):
     arguments = [*command.split(), "--help"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from running import EXAMPLES, Running, copied
+from readmes import EXAMPLES, Running, copied
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 

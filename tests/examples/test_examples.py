@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from msgflo.flow.text import parse
-from running import EXAMPLES, Running, commands, copied
+from readmes import EXAMPLES, Running, commands, copied
 
 
 def plain(lines: list[str]) -> set[str]:

@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from msgflo.project import load_graph
 from msgflo.runtime import Runtime
-from running import Running, commands, copied
+from readmes import Running, commands, copied
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")]
 

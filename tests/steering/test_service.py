@@ -9,7 +9,8 @@ from msgflo.flow.graph import Graph
 from msgflo.protocol.access import Level
 from msgflo.protocol.client import Client
 from msgflo.runtime import Runtime
-from msgflo.steering.service import Service, graph_name, read_secrets
+from msgflo.steering.endpoint import read_secrets
+from msgflo.steering.service import Service, graph_name
 
 
 def test_secrets_come_from_the_environment_a_file_and_the_command_line(tmp_path):

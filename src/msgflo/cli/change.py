@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from msgflo.cli.completion import complete_components, complete_roles
 from msgflo.cli.options import Where, network_options
 
 __all__ = ["add", "connect", "disconnect", "redo", "remove", "restart", "scale", "undo"]
@@ -19,7 +20,9 @@ def _changing(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command()
-@click.argument("counts", metavar="ROLE=N...", nargs=-1, required=True)
+@click.argument(
+    "counts", metavar="ROLE=N...", nargs=-1, required=True, shell_complete=complete_roles
+)
 @_changing
 def scale(counts: tuple[str, ...], where: Where, no_save: bool, no_wait: bool) -> int:
     """Run N instances of roles, from now on.
@@ -33,7 +36,9 @@ def scale(counts: tuple[str, ...], where: Where, no_save: bool, no_wait: bool) -
 
 
 @click.command()
-@click.argument("targets", metavar="ROLE[.N]...", nargs=-1, required=True)
+@click.argument(
+    "targets", metavar="ROLE[.N]...", nargs=-1, required=True, shell_complete=complete_roles
+)
 @network_options
 @click.option("--no-wait", is_flag=True, help=_NO_WAIT)
 def restart(targets: tuple[str, ...], where: Where, no_wait: bool) -> int:
@@ -74,7 +79,7 @@ def disconnect(connection: str, where: Where, no_save: bool, no_wait: bool) -> i
 
 @click.command()
 @click.argument("role")
-@click.argument("component")
+@click.argument("component", shell_complete=complete_components)
 @click.option("--instances", type=click.IntRange(0), help="Run so many of it.")
 @click.option(
     "--initial", multiple=True, metavar="PORT=DATA", help="An initial packet; repeatable."
@@ -101,7 +106,7 @@ def add(
 
 
 @click.command()
-@click.argument("role")
+@click.argument("role", shell_complete=complete_roles)
 @_changing
 def remove(role: str, where: Where, no_save: bool, no_wait: bool) -> int:
     """Remove a role and its connections from the network; its processes end.

@@ -3,38 +3,15 @@
 import functools
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from msgflo.cli.options import Where, json_option, network_options
+from msgflo.cli.completion import complete_roles
+from msgflo.cli.options import Chosen, Where, json_option, network_options
 
-__all__ = ["Chosen", "deadletters"]
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """Which dead letters are meant: all that fit.
-
-    Attributes:
-        targets: ``ROLE`` or ``ROLE.PORT``; none: of all roles.
-        error: in the error's type or text, in any case of letters.
-        older, newer: died so many seconds ago, at least or at most.
-        ids: ids of messages, or their beginnings.
-    """
-
-    targets: tuple[str, ...] = ()
-    error: str = ""
-    older: float | None = None
-    newer: float | None = None
-    ids: tuple[str, ...] = ()
-
-    @property
-    def anything(self) -> bool:
-        """Whether nothing at all was said."""
-        return self == Chosen()
+__all__ = ["deadletters"]
 
 
 class _Duration(click.ParamType):  # type: ignore[type-arg] # of older click
@@ -53,7 +30,7 @@ class _Duration(click.ParamType):  # type: ignore[type-arg] # of older click
 
 
 _CHOOSING = (
-    click.argument("targets", metavar="[ROLE[.PORT]]...", nargs=-1),
+    click.argument("targets", metavar="[ROLE[.PORT]]...", nargs=-1, shell_complete=complete_roles),
     click.option("--error", default="", metavar="TEXT", help="With this in the error."),
     click.option("--older", type=_Duration(), metavar="AGE", help="Died this long ago: 10min, 2h."),
     click.option("--newer", type=_Duration(), metavar="AGE", help="Died since then."),

@@ -17,10 +17,9 @@ from typing import Any
 
 import click
 
-from msgflo.cli.deadletters import Chosen
 from msgflo.cli.looking import aged, check_roles, print_json, table
 from msgflo.cli.network import steer, waiting
-from msgflo.cli.options import Where
+from msgflo.cli.options import Chosen, Where
 from msgflo.errors import ConfigurationError, ProtocolError, near
 from msgflo.processes.output import clean, plain
 from msgflo.protocol.client import Client

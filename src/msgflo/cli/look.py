@@ -2,6 +2,7 @@
 
 import click
 
+from msgflo.cli.completion import complete_roles
 from msgflo.cli.options import Where, json_option, network_options
 
 __all__ = ["bindings", "logs", "queues", "status", "top"]
@@ -21,7 +22,7 @@ def status(where: Where, as_json: bool) -> int:
 
 
 @click.command()
-@click.argument("roles", metavar="[ROLE]...", nargs=-1)
+@click.argument("roles", metavar="[ROLE]...", nargs=-1, shell_complete=complete_roles)
 @click.option("--all", "-a", "everything", is_flag=True, help="Those that are empty too.")
 @network_options
 @json_option
@@ -52,7 +53,7 @@ def bindings(remove_orphaned: bool, where: Where, as_json: bool) -> int:
 
 
 @click.command()
-@click.argument("targets", metavar="[ROLE[.N]]...", nargs=-1)
+@click.argument("targets", metavar="[ROLE[.N]]...", nargs=-1, shell_complete=complete_roles)
 @click.option("--follow", "-f", is_flag=True, help="Go on with what is printed from now on.")
 @click.option(
     "--lines",

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from msgflo.cli.completion import complete_roles
 from msgflo.cli.options import broker_option, project_option
 from msgflo.errors import ConfigurationError
 
@@ -16,7 +17,7 @@ __all__ = ["send", "tail"]
 
 
 @click.command()
-@click.argument("target", metavar="ROLE[.PORT]")
+@click.argument("target", metavar="ROLE[.PORT]", shell_complete=complete_roles)
 @click.argument("data", required=False)
 @click.option("--text", is_flag=True, help="DATA is a text, even if it looks like JSON.")
 @click.option(
@@ -89,7 +90,7 @@ def _text_of(line: bytes) -> str:
 
 
 @click.command()
-@click.argument("targets", metavar="[PORT|CONNECTION]...", nargs=-1)
+@click.argument("targets", metavar="[PORT|CONNECTION]...", nargs=-1, shell_complete=complete_roles)
 @click.option("--count", "-n", type=click.IntRange(1), help="End after so many messages.")
 @click.option("--timeout", type=float, help="End after so many seconds.")
 @click.option("--full", is_flag=True, help="Show messages whole, however long.")

@@ -8,7 +8,14 @@ from typing import Any
 
 import click
 
-__all__ = ["Where", "broker_option", "json_option", "network_options", "project_option"]
+__all__ = [
+    "Chosen",
+    "Where",
+    "broker_option",
+    "json_option",
+    "network_options",
+    "project_option",
+]
 
 broker_option = click.option(
     "--broker", help="The broker's URL. [env: MSGFLO_BROKER; default: that of msgflo run here]"
@@ -34,6 +41,29 @@ class Where:
     address: str | None = None
     secret_file: Path | None = None
     project: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Which dead letters are meant: all that fit.
+
+    Attributes:
+        targets: ``ROLE`` or ``ROLE.PORT``; none: of all roles.
+        error: in the error's type or text, in any case of letters.
+        older, newer: died so many seconds ago, at least or at most.
+        ids: ids of messages, or their beginnings.
+    """
+
+    targets: tuple[str, ...] = ()
+    error: str = ""
+    older: float | None = None
+    newer: float | None = None
+    ids: tuple[str, ...] = ()
+
+    @property
+    def anything(self) -> bool:
+        """Whether nothing at all was said."""
+        return self == Chosen()
 
 
 _NETWORK = (

@@ -15,6 +15,7 @@ __all__ = ["participant"]
 @click.option("--broker", envvar="MSGFLO_BROKER", help="The broker's URL. [env: MSGFLO_BROKER]")
 @click.option("--instance", type=click.IntRange(1), help="Which of the role's participants it is.")
 @click.option("--iips", "-i", help="Initial packets: a JSON object of port and value.")
+@click.option("--check", is_flag=True, help="Load it, say what is wrong, and do not run it.")
 def participant(
     file: str,
     role: str | None,
@@ -22,6 +23,7 @@ def participant(
     broker: str | None,
     instance: int | None,
     iips: str | None,
+    check: bool,
 ) -> None:
     """Run the component in FILE as the role ROLE, until it is stopped.
 
@@ -29,7 +31,9 @@ def participant(
     finish what it has begun.
     """
     from msgflo.environment import parse_packets
-    from msgflo.participant import leave, run_file
+    from msgflo.participant import check_file, leave, run_file
 
+    if check:
+        leave(check_file(file, component))
     packets = parse_packets(iips, "--iips") if iips is not None else None
     leave(run_file(file, role, component=component, broker=broker, instance=instance, iips=packets))

@@ -60,6 +60,11 @@ __all__ = ["names", "numbers", "run"]
     help="Record the last packets of all connections. SIGUSR2, or a process that fails, writes "
     "them into .msgflo/; msgflo trace dump fetches them.",
 )
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="Start a role anew when its code changes. (A graph file that changes is followed always.)",
+)
 @click.option("--quiet", "-q", is_flag=True, help="Do not show what the participants print.")
 @serving_options
 def run(
@@ -74,6 +79,7 @@ def run(
     summary: float | None,
     strict: bool,
     trace: bool,
+    watch: bool,
     quiet: bool,
     **serving: Any,
 ) -> int:
@@ -92,6 +98,7 @@ def run(
         project,
         summary=summary,
         quiet=quiet,
+        watch=watch,
         trace=trace,
         serving=serving,
         broker=broker,

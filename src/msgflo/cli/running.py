@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ from msgflo.flow.graph import Graph
 from msgflo.processes.output import Prefixed, clean, plain, wants_colour
 from msgflo.project import STATE, find_root, load_graph
 from msgflo.runtime import RoleView, Runtime, RuntimeStatus
+from msgflo.steering.files import GraphFile
+from msgflo.steering.watching import Watching
 from msgflo.transport.contract import QueueStats
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ def run_graph(
     quiet: bool,
     serving: Mapping[str, Any],
     trace: bool = False,
+    watch: bool = False,
     **options: Any,
 ) -> int:
     """Run a graph until a signal ends it. Returns the exit status.
@@ -47,6 +50,7 @@ def run_graph(
         summary: print a line of figures this often (seconds); ``None``: only at SIGUSR1.
         quiet: do not show what the participants print.
         trace: record what passes the connections.
+        watch: start roles anew whose code changes.
         serving: how other programs can look at it, as :func:`msgflo.cli.serving.serve` has it.
         **options: as :class:`msgflo.runtime.Runtime` has them.
 
@@ -65,13 +69,31 @@ def run_graph(
     service = serve(runtime, file, tell=screen.say, **serving)
     name = file.stem if file is not None else ""
     tracing = Tracing(runtime, service, wanted=trace, say=screen.say, name=name)
-    return asyncio.run(_run(runtime, service, tracing, screen, file, summary))
+    follows: list[Watching | GraphFile] = [Watching(runtime, screen.say)] if watch else []
+    if watch and file is not None and service is None:
+        follows.append(_following(runtime, file, screen))  # a service does so itself
+    return asyncio.run(_run(runtime, service, tracing, follows, screen, file, summary))
+
+
+def _following(runtime: Runtime, file: Path, screen: "_Screen") -> GraphFile:
+    """Return what has a network follow its graph's file."""
+    known = runtime.graph
+
+    def changed(graph: Graph) -> None:
+        nonlocal known
+        known = graph
+        runtime.main.change(graph)
+
+    return GraphFile(
+        lambda: known, file, runtime.root, auto=False, changed=changed, tell=screen.say
+    )
 
 
 async def _run(
     runtime: Runtime,
     service: "Service | None",
     tracing: Tracing,
+    follows: Sequence[Watching | GraphFile],
     screen: "_Screen",
     file: Path | None,
     summary: float | None,
@@ -86,7 +108,7 @@ async def _run(
     loop.add_signal_handler(signal.SIGUSR2, tracing.write)
     tracing.start()
     showing = asyncio.create_task(
-        _show(runtime, service, tracing, screen, file, began, asked, summary)
+        _show(runtime, service, tracing, follows, screen, file, began, asked, summary)
     )
     stopping = asyncio.create_task(stop.wait())
     try:
@@ -104,6 +126,8 @@ async def _run(
         await asyncio.gather(showing, stopping, return_exceptions=True)
         if not stop.is_set():  # we have failed ourselves
             tracing.failed()
+        for it in follows:
+            await it.close()
         await tracing.close()
         if service is not None:
             await service.close()
@@ -115,6 +139,7 @@ async def _show(
     runtime: Runtime,
     service: "Service | None",
     tracing: Tracing,
+    follows: Sequence[Watching | GraphFile],
     screen: "_Screen",
     file: Path | None,
     began: float,
@@ -123,6 +148,8 @@ async def _show(
 ) -> None:
     await _start(runtime, service, screen, file)
     tracing.started()
+    for it in follows:
+        it.start()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(_explain(runtime, screen, began))
         tasks.create_task(_summaries(runtime, screen, asked, every))

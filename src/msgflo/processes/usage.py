@@ -45,7 +45,7 @@ def usage_of(leaders: Iterable[int]) -> dict[int, Usage]:
             continue  # it has ended meanwhile
         fields = data.rpartition(b")")[2].split()
         session = int(fields[3])
-        if session not in wanted:
+        if session not in wanted or fields[0] == b"Z":  # one that has ended takes nothing
             continue
         # proc(5): utime, stime, and those of children that were waited for; rss in pages.
         cpu = sum(map(int, fields[11:15])) / tick

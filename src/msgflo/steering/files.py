@@ -19,8 +19,8 @@ __all__ = ["GraphFile"]
 AFTER = 0.5
 """Seconds after an edit that a graph is saved by itself; edits come in bursts."""
 
-LOOK_EVERY = 1.0
-"""Seconds between looks whether somebody else has changed the file."""
+LOOK_EVERY = 0.4
+"""Seconds between looks whether somebody else has changed the file; it counts at the second."""
 
 KEPT = 100
 """So many earlier contents of a file are kept."""
@@ -133,10 +133,13 @@ class GraphFile:
         return found.st_mtime_ns, found.st_size
 
     async def _watch(self) -> None:
+        seen = self._known
         while True:
             await asyncio.sleep(LOOK_EVERY)
-            stamp = self._stamp()
-            if stamp is None or stamp == self._known:
+            stamp, before = self._stamp(), seen
+            seen = stamp
+            if stamp is None or stamp in (self._known, (stamp[0], 0)) or stamp != before:
+                # Gone, empty, or not at rest yet: somebody is in the middle of writing it.
                 continue
             try:
                 read = load_graph(self.path)
@@ -152,6 +155,7 @@ class GraphFile:
                     self._tell(f"{self.path} was changed; what was edited here is undone by that")
                 self._changed(read)
                 self._unsaved = False
+                self._tell(f"{self.path} was changed; the network follows it")
 
     def _complain(self, text: str) -> None:
         if text != self._complaint:

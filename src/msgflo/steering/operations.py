@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from msgflo import __version__
 from msgflo.coordinator.network import EdgeStatus
 from msgflo.errors import ConfigurationError, MsgFloError, near
 from msgflo.flow.discovery import queue_of_place
@@ -399,6 +400,7 @@ def status_json(
         "graph": sheet.id,
         "main": sheet.main,
         "graphs": list(workspace.sheets),
+        "version": __version__,
         "time": time.time(),
         "started": sheet.started,
         "running": sheet.started and workspace.desk.busy(sheet),
