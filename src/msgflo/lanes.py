@@ -343,6 +343,7 @@ class AsyncLane(Lane):
     def __init__(self, host: Host, entry: Entry) -> None:
         super().__init__(host, entry)
         self._runner = Runner(host, entry.call)
+        self._awaits = entry.call.form is Form.ASYNC
         self._waiting: deque[Handling] = deque()
         self._workers: set[asyncio.Task[None]] = set()
         self._parked: list[asyncio.Future[None]] = []
@@ -402,9 +403,10 @@ class AsyncLane(Lane):
                 handling.finish(Failure.unfit(error))
                 return
             result = runner.call(value, handling)
-            if self.entry.call.form is Form.ASYNC:
+            if self._awaits:
                 result = await result
-            if isinstance(result, AsyncGenerator):
+            # The attribute first: to ask the abstract class of each result takes four times longer.
+            if hasattr(result, "asend") and isinstance(result, AsyncGenerator):
                 async with aclosing(result) as items:
                     async for item in items:
                         runner.emit(item)

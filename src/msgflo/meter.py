@@ -133,7 +133,7 @@ class Meter:
         self._around = around
         self._ring: deque[_Record] = deque(maxlen=spans)
         self._numbers = count(int.from_bytes(os.urandom(8)))
-        self._second = 0
+        self._second = 0.0
         self._begun = 0
         self._told: tuple[int, ...] = ()
 
@@ -149,7 +149,7 @@ class Meter:
         """Return where in its trace a handling is: the same each time for one handling."""
         found = handling.spot
         if found is None:
-            found = handling.spot = self._enter(handling.delivery)
+            found = handling.spot = self._enter(handling.delivery, handling.began)
         return found
 
     def headers(
@@ -215,11 +215,11 @@ class Meter:
                 )
             )
 
-    def _enter(self, delivery: Delivery) -> Spot:
+    def _enter(self, delivery: Delivery, began: float) -> Spot:
         context = parse_traceparent(delivery.headers.get(TRACEPARENT))
         span = f"{next(self._numbers) & 0xFFFFFFFFFFFFFFFF:016x}"
         if context is None:
-            sampled = self._sample()
+            sampled = self._sample(began or self._clock())
             flags = "01" if sampled else "00"
             return Spot(trace_of(delivery.id), "", flags, span, "", sampled)
         state = delivery.headers.get(TRACESTATE, "")
@@ -232,7 +232,7 @@ class Meter:
         span = f"{next(self._numbers) & 0xFFFFFFFFFFFFFFFF:016x}"
         around = self._around() if self._around is not None else None
         if around is None:
-            trace, parent, sampled = trace_of(message_id), "", self._sample()
+            trace, parent, sampled = trace_of(message_id), "", self._sample(self._clock())
         else:
             trace, parent, sampled = around
         if not sampled:
@@ -242,10 +242,9 @@ class Meter:
         self._keep((trace, span, parent, port, message_id, 0.0, now, now, "sent", 1, ""))
         return f"00-{trace}-{span}-01"
 
-    def _sample(self) -> bool:
-        second = int(self._clock())
-        if second != self._second:
-            self._second = second
+    def _sample(self, now: float) -> bool:
+        if not 0.0 <= now - self._second < 1.0:  # a clock may be set back, too
+            self._second = now // 1
             self._begun = 0
         self._begun += 1
         return self._begun <= self._rate

@@ -621,8 +621,9 @@ def _checked(body: bytes, headers: Mapping[str, str]) -> tuple[bytes, Mapping[st
     if not headers:
         return body, _NO_HEADERS
     try:
-        names, values = ":".join(headers), "".join(headers.values())
-        size = len(body) + len(names) + len(values.encode())
+        names, values = tuple(headers), "".join(headers.values())
+        named = _known_names.get(names) or len("".join(names))
+        size = len(body) + named + (len(values) if values.isascii() else len(values.encode()))
     except (TypeError, UnicodeEncodeError):
         raise SendFailed(f"headers are {headers!r}; expected texts only") from None
     if names not in _known_names:
@@ -632,7 +633,7 @@ def _checked(body: bytes, headers: Mapping[str, str]) -> tuple[bytes, Mapping[st
                     f"a header is called {name!r}; expected printable ASCII without blanks and ':'"
                 )
         if len(_known_names) < 1000:
-            _known_names.add(names)
+            _known_names[names] = named
     if "\n" in values or "\r" in values or "\0" in values:
         raise SendFailed("a header holds a line break or NUL; expected a single line")
     if size > MAX_PAYLOAD:
@@ -641,4 +642,5 @@ def _checked(body: bytes, headers: Mapping[str, str]) -> tuple[bytes, Mapping[st
 
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
-_known_names: set[str] = set()
+_known_names: dict[tuple[str, ...], int] = {}
+"""How long the names of a message's headers are together, of those that were seen to be right."""
