@@ -18,7 +18,7 @@ sys.path.insert(0, str(HERE.parent / "tests"))
 
 import uvloop  # noqa: E402
 
-from benchmarks import in_process, networks, on_nats  # noqa: E402
+from benchmarks import in_process, networks, on_amqp, on_nats  # noqa: E402
 from benchmarks.figures import Figure, machine, table  # noqa: E402
 
 
@@ -107,6 +107,123 @@ def nats_suite(rounds: int, quick: bool) -> Suite:
     return suite
 
 
+def amqp_suite(rounds: int, quick: bool) -> Suite:
+    suite = Suite(
+        "AMQP on RabbitMQ, one Repeat participant",
+        "200-byte JSON. *Safe*: durable, persistent, every output confirmed before its input is "
+        "settled. *Quick*: transient, nothing confirmed; MsgFlo has no such form, and the original "
+        "Node.js client has no other. *Limit* is a program in C that passes frames on: what the "
+        "broker can do here. *Bare* is pika on uvloop with confirms handled as they come; the rest "
+        "are as their documentation has them. Prefetch is 200, but for the limit (1 000), Celery "
+        f"(128), Dramatiq (16) and Node.js by default (2). {on_amqp.versions()}.",
+        rounds,
+    )
+    messages = 5_000 if quick else 30_000
+    with tempfile.TemporaryDirectory() as folder, on_amqp.Rabbit(Path(folder)) as server:
+        for _ in range(rounds):
+            quick_amqp(suite, server, messages)
+            safe_amqp(suite, server, messages)
+            late_amqp(suite, server)
+            with server.msgflo() as lane:
+                resident, own = networks.idle_memory(lane.url)
+            suite.note("MsgFlo, idle, resident", "MB", resident, "≤ 45", lower=True)
+            suite.note("MsgFlo, idle, proportional", "MB", own, lower=True)
+    return suite
+
+
+def quick_amqp(suite: Suite, server: on_amqp.Rabbit, messages: int) -> None:
+    """Measure, once each, who sends without confirms."""
+    few = messages // 10
+    for name, lane_of, count in (
+        ("limit, in C", server.limit(safe=False), messages),
+        ("bare pika", server.bare(safe=False), messages),
+        ("msgflo-nodejs, prefetch 200", server.nodejs(200), messages // 2),
+        ("msgflo-nodejs", server.nodejs(), messages // 100),
+        ("FastStream", server.faststream(safe=False), few),
+        ("Celery", server.celery(safe=False), few),
+        ("Dramatiq", server.dramatiq(safe=False), few),
+    ):
+        with lane_of as lane:
+            rate, cpu = server.throughput(lane, count)
+        suite.note(f"quick: {name}", "msg/s", rate)
+        suite.note(f"quick: {name}, processor", "µs/msg", cpu, lower=True)
+
+
+def safe_amqp(suite: Suite, server: on_amqp.Rabbit, messages: int) -> None:
+    """Measure, once each, who is safe, and MsgFlo in several forms."""
+    few = messages // 10
+    rates = {}
+    for name, lane_of, count in (
+        ("MsgFlo", server.msgflo(), messages),
+        ("limit, in C", server.limit(safe=True), messages),
+        ("bare pika", server.bare(safe=True), messages),
+        ("FastStream", server.faststream(safe=True), few),
+        ("Celery", server.celery(safe=True), few),
+        ("Dramatiq", server.dramatiq(safe=True), few),
+    ):
+        with lane_of as lane:
+            rates[name], cpu = server.throughput(lane, count)
+        suite.note(f"safe: {name}", "msg/s", rates[name])
+        suite.note(f"safe: {name}, processor", "µs/msg", cpu, lower=True)
+    for name, target in (
+        ("limit, in C", "≥ 0.75"),
+        ("bare pika", ""),
+        ("FastStream", "≥ 6"),
+        ("Celery", "≥ 10"),
+        ("Dramatiq", ""),
+    ):
+        suite.note(f"safe: MsgFlo ÷ {name}", "×", rates["MsgFlo"] / rates[name], target)
+    original = suite.figures["quick: msgflo-nodejs, prefetch 200"].values[-1]
+    suite.note("safe MsgFlo ÷ quick msgflo-nodejs", "×", rates["MsgFlo"] / original, "> 1")
+    for instances in (2, 4):
+        with server.msgflo() as lane:
+            rate, _ = server.throughput(lane, messages, workers=instances)
+        suite.note(f"safe: MsgFlo, {instances} instances", "msg/s", rate)
+    for form, name in (("raw", "bytes, untouched"), ("typed", "typed: a Struct")):
+        with server.msgflo(form) as lane:
+            rate, _ = server.throughput(lane, messages)
+        suite.note(f"safe: MsgFlo, {name}", "msg/s", rate)
+    for size, said, count in (
+        (10_000, "10 kB", messages // 5),
+        (1_000_000, "1 MB", max(50, messages // 200)),
+    ):
+        for name, lane_of in (
+            ("MsgFlo", server.msgflo()),
+            ("MsgFlo, bytes, untouched", server.msgflo("raw")),
+            ("limit, in C", server.limit(safe=True)),
+            ("bare pika", server.bare(safe=True)),
+        ):
+            with lane_of as lane:
+                rate, _ = server.throughput(lane, count, size)
+            suite.note(f"safe: {name}, {said}", "msg/s", rate)
+
+
+def late_amqp(suite: Suite, server: on_amqp.Rabbit) -> None:
+    """Measure, once each, how late messages are at a rate that burdens nobody."""
+    halves = {}
+    for name, lane_of, target in (
+        ("safe: MsgFlo", server.msgflo(), "≤ 1.3 × bare"),
+        ("safe: MsgFlo, one at a time", server.msgflo("one_by_one"), ""),
+        ("safe: limit, in C", server.limit(safe=True), ""),
+        ("safe: bare pika", server.bare(safe=True), ""),
+        ("safe: FastStream", server.faststream(safe=True), ""),
+        ("safe: Celery", server.celery(safe=True), ""),
+        ("safe: Dramatiq", server.dramatiq(safe=True), ""),
+        ("quick: limit, in C", server.limit(safe=False), ""),
+        ("quick: bare pika", server.bare(safe=False), ""),
+        ("quick: msgflo-nodejs, prefetch 200", server.nodejs(200), ""),
+        ("quick: FastStream", server.faststream(safe=False), ""),
+        ("quick: Celery", server.celery(safe=False), ""),
+        ("quick: Dramatiq", server.dramatiq(safe=False), ""),
+    ):
+        with lane_of as lane:
+            halves[name], late = server.latency(lane, 200)
+        suite.note(f"{name}, p50 at 200/s", "ms", halves[name], target, lower=True)
+        suite.note(f"{name}, p99 at 200/s", "ms", late, lower=True)
+    ratio = halves["safe: MsgFlo"] / halves["safe: bare pika"]
+    suite.note("safe: MsgFlo ÷ bare pika, p50 at 200/s", "×", ratio, "≤ 1.3", lower=True)
+
+
 def direct_suite(rounds: int, quick: bool) -> Suite:
     suite = Suite(
         "In one process",
@@ -167,6 +284,7 @@ def network_suite(rounds: int, quick: bool) -> Suite:
 SUITES: dict[str, Callable[[int, bool], Suite]] = {
     "direct": direct_suite,
     "nats": nats_suite,
+    "amqp": amqp_suite,
     "networks": network_suite,
 }
 

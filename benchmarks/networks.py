@@ -9,9 +9,9 @@ from pathlib import Path
 from benchmarks.processes import Worker
 from msgflo import transport
 from msgflo.coordinator.coordinator import Coordinator
-from msgflo.flow.binding import by_convention
 from msgflo.flow.fbp import parse_fbp
 from msgflo.flow.graph import Endpoint
+from msgflo.flow.wiring import by_convention
 from msgflo.transport.contract import MESSAGE_ID, Delivery, Inlet
 
 COMPONENT = """
