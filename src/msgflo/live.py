@@ -41,7 +41,7 @@ MOST_INSTANCES = 1000
 """A graph that wants more of a node has a slip in it."""
 
 WIRING_TIMEOUT = 5.0
-"""Seconds that the start of the processes waits for the broker to bind what is known."""
+"""Seconds that the start of a role's processes waits for the broker to bind what they send to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,14 +205,8 @@ class LiveNetwork:
             TransportError: the broker cannot be listened to.
         """
         self._started = True
-        if self.paused:
-            # Those that send nothing before they are told to need not wait for the wiring.
-            for name, role in self._roles.items():
-                if self._is_ours(role.component):
-                    self._bring_soon(name)
+        self._bring_all()  # each waits until what it sends has somewhere to go
         await self.coordinator.start()
-        await self._until_wired()
-        self._bring_all()
         await self.until_brought()
 
     async def until_brought(self) -> None:
@@ -272,18 +266,23 @@ class LiveNetwork:
 
         Raises:
             ComponentError: nothing of it is started here.
+            ValueError: ``instances`` is less than 0.
         """
         found = self._role(role)
+        if instances < 0:
+            raise ValueError(f"instances is {instances}; expected 0 or more")
         found.instances = instances
         self._bring_soon(role)
 
     def restart(self, role: str, instance: int | None = None) -> None:
         """Start the processes of a role anew, or that of one instance, with the code as it is now.
 
+        Where the component could not be found, it is looked for again.
+
         Raises:
             ComponentError: it is not started here.
         """
-        found = self._role(role)
+        found = self._role(role, repairable=True)
         if instance is not None and instance not in range(1, found.instances + 1):
             raise ComponentError(
                 f"{role} has no instance {instance} here; it has {found.instances}"
@@ -293,6 +292,7 @@ class LiveNetwork:
                 found.turns[number] = found.turns.get(number, 0) + 1
         if instance is None:
             found.edited = False
+        found.problem = ""
         self._bring_soon(role)
 
     def component_written(self, component: str) -> None:
@@ -302,22 +302,23 @@ class LiveNetwork:
                 if self.library.get(role.component).name != component:
                     continue
                 role.edited = True
-                failed = [i for i, s in role.states.items() if s.state is State.FAILED]
-                for instance in failed:
-                    role.turns[instance] = role.turns.get(instance, 0) + 1
-                if failed or role.problem:
-                    role.problem = ""
-                    self._bring_soon(name)
+                role.problem = ""
+                for instance, state in role.states.items():
+                    if state.state in (State.FAILED, State.BACKING_OFF):
+                        role.turns[instance] = role.turns.get(instance, 0) + 1
+                self._bring_soon(name)
         self._assume()
         self.coordinator.change_graph(self.graph)
 
-    def _role(self, name: str) -> _Role:
+    def _role(self, name: str, *, repairable: bool = False) -> _Role:
         found = self._roles.get(name)
         if found is None or found.gone:
             known = ", ".join(self._roles) or "none"
             raise ComponentError(f"no role {name!r} is started here; started are: {known}")
-        if found.problem or found.foreign is not None:
-            raise ComponentError(found.problem or f"{name} runs somewhere else")
+        if found.foreign is not None:
+            raise ComponentError(f"{name} runs somewhere else")
+        if found.problem and not repairable:
+            raise ComponentError(found.problem)
         return found
 
     def queues(self) -> set[str]:
@@ -379,15 +380,18 @@ class LiveNetwork:
                 elif component.starts:
                     self._assumed[node.id] = usual[node.id]
 
-    async def _until_wired(self) -> None:
-        """Wait until what can be bound is, so that the first message finds its way.
+    async def _until_wired(self, name: str) -> None:
+        """Wait until what a role sends has somewhere to go, as far as it can be bound.
 
         A broker that does not manage it in time holds up nothing but the first messages.
         """
 
         def wired(status: NetworkStatus) -> bool:
+            definition = self.definition(name)
+            sources = {port.queue for port in definition.outports} if definition else set()
             return not any(
-                edge.bindings and edge.reason and not edge.wrong for edge in status.edges
+                edge.reason and not edge.wrong and any(it.source in sources for it in edge.bindings)
+                for edge in status.edges
             )
 
         with contextlib.suppress(TimeoutError):
@@ -401,16 +405,19 @@ class LiveNetwork:
 
     def _bring_soon(self, name: str) -> None:
         role = self._roles[name]
-        if self._started and not self._closing and role.task is None:
+        # One that is done, and not yet known to be, has not seen what changed since.
+        busy = role.task is not None and not role.task.done()
+        if self._started and not self._closing and not busy:
             role.task = asyncio.get_running_loop().create_task(
                 self._bring(name, role), name=f"run {name}"
             )
             role.task.add_done_callback(lambda task: self._brought(name, role, task))
 
     def _brought(self, name: str, role: _Role, task: asyncio.Task[None]) -> None:
-        role.task = None
-        if role.gone and not role.have and self._roles.get(name) is role:
-            del self._roles[name]
+        if role.task is task:
+            role.task = None
+            if role.gone and not role.have and self._roles.get(name) is role:
+                del self._roles[name]
         if not task.cancelled() and (error := task.exception()) is not None:
             asyncio.get_running_loop().call_exception_handler(
                 {"message": f"the processes of {name} could not be managed", "exception": error}
@@ -418,6 +425,7 @@ class LiveNetwork:
 
     async def _bring(self, name: str, role: _Role) -> None:
         """Start and end processes of a role until those run that should."""
+        waited = False
         while not self._closing:
             wanted = self._wanted(name, role)
             stale = [i for i, known in role.have.items() if wanted.get(i) != known]
@@ -430,7 +438,12 @@ class LiveNetwork:
                 continue
             missing = {i: what for i, what in wanted.items() if i not in role.have}
             if not missing:
+                self._renew(name, role)
                 return
+            if not waited and not (self.paused and self._is_ours(role.component)):
+                waited = True
+                await self._until_wired(name)
+                continue  # as it is wanted now
             try:
                 command = self._command(name, role)
             except ComponentError as error:
@@ -444,10 +457,7 @@ class LiveNetwork:
             results = await asyncio.gather(
                 *(
                     self._supervisor.start(
-                        name,
-                        instance,
-                        command.with_env({"MSGFLO_INSTANCE": str(instance)}),
-                        restart=self._restart,
+                        name, instance, _of_instance(command, instance), restart=self._restart
                     )
                     for instance in missing
                 ),
@@ -457,6 +467,16 @@ class LiveNetwork:
                 # One that cannot be started is told, and shown, through process_changed.
                 if isinstance(result, BaseException) and not isinstance(result, ComponentError):
                     raise result
+
+    def _renew(self, name: str, role: _Role) -> None:
+        """Have those that run, should they die, be started with what is said now.
+
+        Their initial packets may be others since, and they may be told to pause.
+        """
+        with contextlib.suppress(ComponentError):
+            if role.have and (command := self._command(name, role)) is not None:
+                for instance in role.have:
+                    self._supervisor.renew(name, instance, _of_instance(command, instance))
 
     def _wanted(self, name: str, role: _Role) -> dict[int, tuple[str, int]]:
         """Return which instances should run, each with what it is to be started as."""
@@ -487,7 +507,10 @@ class LiveNetwork:
         except UnknownComponent:
             with contextlib.suppress(ConfigurationError):
                 self.library.refresh()
-            return self.library.get(name)
+            found = self.library.get(name)
+        self._assume()
+        self.coordinator.change_graph(self.graph)
+        return found
 
     def _can_be_paused(self, name: str) -> bool:
         """Tell whether a role's participants can; who has never said so may be able to."""
@@ -597,9 +620,14 @@ class LiveNetwork:
         if role is None:
             return
         role.states[state.instance] = state
-        if state.state in (State.BACKING_OFF, State.FAILED, State.EXITED) and not self._closing:
+        if self._closing:
+            return
+        if state.state in (State.BACKING_OFF, State.FAILED, State.EXITED):
             self.coordinator.vanished(state.role, state.instance)
             self._tell("failed", str(state), state.role)
+        elif state.state is State.STOPPED and state.exit is not None and state.exit.signal:
+            # Killed, it has not said goodbye.
+            self.coordinator.vanished(state.role, state.instance)
 
     def _heard(self, event: Event) -> None:
         if event.kind == "live":
@@ -610,6 +638,10 @@ class LiveNetwork:
 
     def _tell(self, kind: str, text: str, role: str = "") -> None:
         self._told(Event(kind, role, text))
+
+
+def _of_instance(command: Command, instance: int) -> Command:
+    return command.with_env({"MSGFLO_INSTANCE": str(instance)})
 
 
 def instances_said(node: Node) -> int | None:

@@ -298,7 +298,11 @@ class Runtime:
             paused=True,
         )
         self._others[name] = network
-        await network.start()
+        try:
+            await network.start()
+        except BaseException:
+            await self.shut(name)
+            raise
         return network
 
     async def shut(self, name: str) -> None:

@@ -266,6 +266,20 @@ async def test_a_failed_instance_can_be_started_again_with_a_clean_record(superv
     assert again.tries == 0
 
 
+async def test_one_that_runs_is_started_with_a_renewed_command_the_next_time(supervisor, heard):
+    await supervisor.start("web", 1, sh("echo $SAID; exec sleep 60", SAID="old"))
+    await heard.line("old")
+    supervisor.renew("web", 1, sh("echo $SAID; exec sleep 61", SAID="new"))
+    supervisor.renew("web", 2, sh("echo no such instance"))
+    before = supervisor.process("web", 1)
+    assert runs(before.pid)
+    assert before.command == "sh -c 'echo $SAID; exec sleep 60'"
+    os.kill(before.pid, signal.SIGKILL)
+    await heard.line("new")
+    assert supervisor.process("web", 1).command == "sh -c 'echo $SAID; exec sleep 61'"
+    assert [line[3] for line in heard.lines] == ["old", "new"]
+
+
 async def test_what_a_process_leaves_behind_is_ended_before_it_is_started_again(supervisor, heard):
     script = "sleep 60 & echo group $!; setsid sleep 60 & echo stray $!; sleep 0.2; exit 1"
     await supervisor.start("messy", 1, sh(script), "never")

@@ -7,8 +7,12 @@ from collections.abc import Callable, Mapping
 from msgflo import transport
 from msgflo.errors import MsgFloError
 from msgflo.flow.discovery import DEFAULT_PERIOD, Announcement, Definition, Goodbye
+from msgflo.transport.contract import Client
 
 __all__ = ["Announcer"]
+
+AGAIN = 2.0
+"""Seconds until it is tried again to reach a broker that could not be reached."""
 
 
 class Announcer:
@@ -19,7 +23,7 @@ class Announcer:
 
     Args:
         url: the broker's.
-        failed: called with the reason when it cannot go on.
+        failed: called with the reason when the broker cannot be reached, which is tried again.
         period: seconds; what it announces it says a little more than twice in each.
     """
 
@@ -47,7 +51,16 @@ class Announcer:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        client = transport.client(self._url)
+        said = ""
+        while True:
+            try:
+                await self._announce_on(transport.client(self._url))
+            except MsgFloError as error:
+                if said != (said := str(error)):
+                    self._failed(said)
+            await asyncio.sleep(AGAIN)
+
+    async def _announce_on(self, client: Client) -> None:
         announced: dict[str, Definition] = {}
         client.on_told(lambda _: self._changed.set())
         client.on_restored(self._changed.set)
@@ -65,12 +78,12 @@ class Announcer:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._period / 2.2):
                         await self._changed.wait()
-        except MsgFloError as error:
-            self._failed(str(error))
         finally:
-            for definition in announced.values():
-                await client.announce(_goodbye(definition))
-            await client.close()
+            try:
+                for definition in announced.values():
+                    await client.announce(_goodbye(definition))
+            finally:
+                await client.close()
 
 
 def _goodbye(definition: Definition) -> bytes:

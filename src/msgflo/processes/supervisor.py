@@ -263,6 +263,15 @@ class Supervisor:
         await found.stop()
         return await self.start(role, instance, found.command, found.policy)
 
+    def renew(self, role: str, instance: int, command: Command) -> None:
+        """Have an instance started with another command from its next start on.
+
+        What runs goes on as it is. An instance that was never started is no error. Idempotent.
+        """
+        found = self._instances.get((role, instance))
+        if found is not None:
+            found.command = command
+
     def announced(self, role: str, instance: int | None = None) -> bool:
         """Say that a participant announced itself: it is ready. Any number of times.
 
@@ -425,6 +434,7 @@ class _Instance:
     async def _once(self) -> Exit:
         """Run the process until it has ended, with all that it started."""
         self._lines.clear()
+        self._state = replace(self._state, command=str(self.command))
         process = await spawn(self.command, self._house.mark(), self._heard)
         self._house.watchdog.add(process.pid)
         limit = self._house.limits.announce
