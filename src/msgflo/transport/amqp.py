@@ -127,6 +127,8 @@ class Client(contract.Client):
 
     async def connect(self, timeout: float = 10.0) -> None:
         await self.link.connect(timeout)
+        if self._channel is not None:
+            return
         try:
             await self._open()
         except TransportError as error:
@@ -136,7 +138,7 @@ class Client(contract.Client):
 
     async def _open(self) -> None:
         await self.wiring.open()
-        channel = self._channel = await self.link.channel()
+        channel = await self.link.channel()
         queue = (
             await channel.call(
                 spec.Queue.Declare(queue="", exclusive=True, auto_delete=True, arguments={})
@@ -149,6 +151,7 @@ class Client(contract.Client):
         await channel.call(
             spec.Basic.Consume(queue=queue, consumer_tag="told", no_ack=True, arguments={})
         )
+        self._channel = channel
 
     async def close(self) -> None:
         if self.closed:

@@ -125,6 +125,8 @@ class Broker(contract.Broker):
 
     async def connect(self, timeout: float = 10.0) -> None:
         await self.link.connect(timeout)
+        if self._channel is not None:
+            return
         try:
             await self._open()
         except TransportError as error:
@@ -132,8 +134,9 @@ class Broker(contract.Broker):
 
     async def _open(self) -> None:
         await self.wiring.open()
-        channel = self._channel = await self.link.channel()
+        channel = await self.link.channel()
         self._answers = await self._own_queue(channel, "answers", self._on_answer)
+        self._channel = channel
 
     async def _own_queue(
         self, channel: Channel, tag: str, receive: Callable[[Arrived], None], most: int = 0

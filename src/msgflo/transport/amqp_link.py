@@ -174,13 +174,12 @@ class Channel:
         """Have the broker do something, and return its answer to come. Answers keep the order."""
         future: asyncio.Future[Any] = self._wire.loop.create_future()
         if not self.open:
-            future.set_exception(Gone("the channel to the broker is closed"))
-            return future
+            return _failed(future, Gone("the channel to the broker is closed"))
         try:
             data = pika.frame.Method(self.number, method).marshal()
         except (pika.exceptions.AMQPError, struct.error, UnicodeError) as error:
-            future.set_exception(TransportError(f"cannot be said to an AMQP broker: {error}"))
-            return future
+            problem = TransportError(f"cannot be said to an AMQP broker: {error}")
+            return _failed(future, problem)
         self._waiting.append(future)
         self._wire.put(data)
         return future
@@ -196,6 +195,7 @@ class Channel:
             async with asyncio.timeout(timeout):
                 return await asyncio.shield(self.ask(method))
         except TimeoutError:
+            self.tell(spec.Channel.Close(200, "", 0, 0))
             self.abandon(Gone("given up"))
             raise ConnectionLost(
                 f"the broker did not answer within {timeout:g} s"
@@ -221,8 +221,7 @@ class Channel:
         waiting, self._waiting = self._waiting, deque()
         for future in waiting:
             if not future.done():
-                future.set_exception(reason)
-                future.exception()  # whoever asked may be gone
+                _failed(future, reason)
         if self.ended is not None:
             self.ended(reason)
 
@@ -714,6 +713,12 @@ class Link:
             if self._control is None or not self._control.open:
                 self._control = await self.channel()
             return await self._control.call(method, timeout)
+
+
+def _failed(future: "asyncio.Future[Any]", error: Exception) -> "asyncio.Future[Any]":
+    future.set_exception(error)
+    future.exception()  # whoever asked may not want to know
+    return future
 
 
 def _call(call: Callable[..., None] | None, *arguments: str) -> None:
