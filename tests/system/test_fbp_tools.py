@@ -77,6 +77,15 @@ def test_fbp_test_passes_again_on_the_same_runtime(modules, run, tmp_path):
 
 
 @pytest.mark.timeout(WAIT)
+def test_fbp_test_passes_whole_on_rabbitmq(modules, tmp_path, rabbitmq):
+    with Run(tmp_path / "project", "--broker", rabbitmq) as run:
+        run.said("all running")
+        said = fbp_test(modules, run, tmp_path / "rabbitmq")
+    assert "22 passing" in said, said
+    assert "failing" not in said, said
+
+
+@pytest.mark.timeout(WAIT)
 def test_the_healthcheck_is_content(modules, run):
     done = tool(modules, "fbp-protocol-healthcheck", run.url, cwd=run.folder)
     assert done.returncode == 0, done.stdout + done.stderr

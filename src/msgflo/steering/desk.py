@@ -367,6 +367,7 @@ class RuntimeDesk:
 
     async def _look(self) -> None:
         """Look from time to time whether there is anything left to do."""
+        seen: set[str] = set()
         while True:
             await asyncio.sleep(LOOK_EVERY)
             broker = self._broker()
@@ -381,11 +382,14 @@ class RuntimeDesk:
                     stats = await broker.queues(network.queues())
                 except TransportError:
                     continue
-                self._busy[sheet.id] = any(
+                anything = any(
                     queue.waiting or queue.in_flight
                     for queue in stats
                     if not queue.queue.startswith("dead-")
                 )
+                # What is seen once has gone by when somebody asks.
+                self._busy[sheet.id] = anything and sheet.id in seen
+                (seen.add if anything else seen.discard)(sheet.id)
 
     # What is heard of the network.
 
