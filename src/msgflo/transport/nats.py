@@ -427,9 +427,9 @@ class Client(contract.Client):
             self._forget_counts(delivery)
         feed.intake.ended(feed, delivery)
 
-    def acknowledge(self, reply: str, what: bytes, *, now_or_never: bool = False) -> None:
+    def acknowledge(self, reply: bytes, what: bytes, *, now_or_never: bool = False) -> None:
         """Tell the server what became of a delivery, after a reconnect if there is need."""
-        data = b"PUB %b  %d\r\n%b\r\n" % (reply.encode(), len(what), what)
+        data = b"PUB %b  %d\r\n%b\r\n" % (reply, len(what), what)
         if not self.link.write(data) and not now_or_never:
             self._late.append(data)
 
@@ -439,7 +439,7 @@ class Client(contract.Client):
         self,
         queue: str,
         sequence: int,
-        reply: str,
+        reply: bytes,
         counts: Counts,
         delay: float,
         done: Callable[[], None],

@@ -419,15 +419,16 @@ class Sieve:
     def __init__(self, names: Names, queue: str, records: Iterable[Record]) -> None:
         target, instance = queue_of_place(queue)
         self._records: dict[str, Record | None] = {names.direct(queue): None}
-        # The usual case, a binding in force that was made once, is one comparison.
-        self.since: dict[str, int] = {names.direct(queue): 0}
+        # The usual case, a binding in force that was made once, is one comparison; by subjects
+        # as they are on the wire, which need not be decoded for that.
+        self.since: dict[bytes, int] = {names.direct(queue).encode(): 0}
         for record in records:
             binding = record.binding
             if binding.target == target and leads_to_place(binding) == (instance is not None):
                 subject = names.source(binding)
                 self._records[subject] = record
                 if record.open and len(record.spans) == 1:
-                    self.since[subject] = record.spans[0][0]
+                    self.since[subject.encode()] = record.spans[0][0]
 
     def knows(self, subject: str) -> bool:
         """Tell whether anything is known of this subject."""
@@ -436,11 +437,11 @@ class Sieve:
     def admit(self, subject: str) -> None:
         """Let everything of a subject pass of which nothing is known."""
         self._records[subject] = None
-        self.since[subject] = 0
+        self.since[subject.encode()] = 0
 
     def passes(self, subject: str, sequence: int) -> bool:
         """Tell whether a message is this queue's. One of an unknown subject is: nothing is lost."""
-        since = self.since.get(subject)
+        since = self.since.get(subject.encode())
         if since is not None:
             return sequence >= since
         record = self._records.get(subject)
