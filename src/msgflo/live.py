@@ -566,25 +566,34 @@ class LiveNetwork:
 
     def _view(self, status: RoleStatus) -> RoleView:
         role = self._roles.get(status.role)
-        instances: dict[int | None, InstanceStatus] = {}
+        instances: dict[int, InstanceStatus] = {}
+        unnumbered: list[InstanceStatus] = []  # other clients' participants do not say which
         for participant in status.participants:
             announcement = participant.announcement
             reason = "" if participant.life is Life.LIVE else "silent for too long"
-            instances[announcement.instance] = InstanceStatus(
+            seen = InstanceStatus(
                 announcement.instance, participant.life, reason, paused=announcement.paused
             )
+            if seen.instance is None:
+                unnumbered.append(seen)
+            else:
+                instances[seen.instance] = seen
         if role is not None:
+            unnumbered.sort(key=lambda it: it.state == Life.LIVE)
+            ours = False
             for number, state in role.states.items():
-                there = instances.get(number) or (
-                    instances.pop(None, None) if state.state is State.RUNNING else None
-                )
+                there = instances.get(number)
+                if there is None and unnumbered and state.state is State.RUNNING:
+                    there, ours = unnumbered.pop(), True
                 if there is not None and there.state == Life.LIVE:
                     instances[number] = replace(there, instance=number, process=state)
                 else:
                     instances[number] = InstanceStatus(
                         number, str(state.state), state.reason, state
                     )
-        ordered = tuple(sorted(instances.values(), key=lambda i: (i.instance is None, i.instance)))
+            if ours:
+                unnumbered.clear()  # those of processes that we have started before
+        ordered = (*(it for _, it in sorted(instances.items())), *unnumbered[-1:])
         started_here = role is not None and not role.problem
         return RoleView(
             status,
