@@ -138,7 +138,7 @@ def quick_amqp(suite: Suite, server: on_amqp.Rabbit, messages: int) -> None:
         ("limit, in C", server.limit(safe=False), messages),
         ("bare pika", server.bare(safe=False), messages),
         ("msgflo-nodejs, prefetch 200", server.nodejs(200), messages // 2),
-        ("msgflo-nodejs", server.nodejs(), messages // 100),
+        ("msgflo-nodejs", server.nodejs(), max(100, messages // 100)),
         ("FastStream", server.faststream(safe=False), few),
         ("Celery", server.celery(safe=False), few),
         ("Dramatiq", server.dramatiq(safe=False), few),
@@ -156,6 +156,7 @@ def safe_amqp(suite: Suite, server: on_amqp.Rabbit, messages: int) -> None:
     for name, lane_of, count in (
         ("MsgFlo", server.msgflo(), messages),
         ("limit, in C", server.limit(safe=True), messages),
+        ("limit, in C, prefetch 200", server.limit(safe=True, prefetch=200), messages),
         ("bare pika", server.bare(safe=True), messages),
         ("FastStream", server.faststream(safe=True), few),
         ("Celery", server.celery(safe=True), few),

@@ -4,7 +4,7 @@
 to the socket; so does the original Node.js client. *Safe*: durable queues, persistent messages, the
 input is settled after the broker has confirmed the output.
 
-Each way of doing it gets a virtual host of its own with a queue that was filled before, in the form
+Each way of doing it gets a virtual host of its own with a queue that is filled before, in the form
 that it sends itself, and a queue for what it sends. The driver looks with passive declarations at
 how much has arrived, and takes part in nothing while it is measured.
 """
@@ -148,13 +148,13 @@ class Rabbit:
             )
 
     @contextmanager
-    def limit(self, *, safe: bool) -> Iterator[Lane]:
+    def limit(self, *, safe: bool, prefetch: int = 1000) -> Iterator[Lane]:
         """A new lane with frames written by a program in C: what the broker can do."""
         program = self._compiled()
         with self._peer("", safe) as lane:
             host = lane.url.rpartition("/")[2]
-            words = [str(program), _word(safe), str(self.server.port), host, "work", "sink"]
-            yield replace(lane, start=lambda: Worker(words, {}))
+            words = [_word(safe), str(self.server.port), host, "work", "sink", str(prefetch)]
+            yield replace(lane, start=lambda: Worker([str(program), *words], {}))
 
     @contextmanager
     def _peer(self, file: str, safe: bool) -> Iterator[Lane]:
@@ -187,35 +187,33 @@ class Rabbit:
     ) -> tuple[float, float]:
         """Return messages a second, and microseconds of the workers' processor a message.
 
-        From the moment that a tenth has arrived, so that starting is not measured.
+        The workers are stopped while the queue is filled, and measured from the moment that a tenth
+        has come out: so neither how they start is in it, nor what filling costs.
         """
-        running: list[Worker] = []
-        with _channel(lane.url) as channel:
+        with _channel(lane.url) as channel, _running(lane, workers) as running:
+            for worker in running:
+                worker.freeze()
             _fill(channel, lane, messages, payload(size))
-            try:
-                for _ in range(workers):
-                    running.append(lane.start())
-                first = last = cpu = 0.0
-                done = begun = 0
-                patience = time.perf_counter() + LONGEST
-                while done < messages:
-                    time.sleep(0.02)
-                    before, done = done, _count(channel, lane.sink)
-                    last = time.perf_counter()
-                    if not begun and done >= messages // 10:
-                        first, begun = last, done
-                        cpu = sum(worker.cpu for worker in running)
-                    if done > before:
-                        patience = last + LONGEST
-                    elif last > patience:
-                        said = "\n".join(worker.said for worker in running)
-                        raise RuntimeError(f"{done} of {messages} messages arrived:\n{said}")
-                    for worker in running:
-                        worker.check()
-                cpu = sum(worker.cpu for worker in running) - cpu
-            finally:
+            for worker in running:
+                worker.thaw()
+            first = last = cpu = 0.0
+            done = begun = 0
+            patience = time.perf_counter() + LONGEST
+            while done < messages:
+                time.sleep(0.02)
+                before, done = done, _count(channel, lane.sink)
+                last = time.perf_counter()
+                if not begun and done >= messages // 10:
+                    first, begun = last, done
+                    cpu = sum(worker.cpu for worker in running)
+                if done > before:
+                    patience = last + LONGEST
+                elif last > patience:
+                    said = "\n".join(worker.said for worker in running)
+                    raise RuntimeError(f"{done} of {messages} messages arrived:\n{said}")
                 for worker in running:
-                    worker.stop()
+                    worker.check()
+            cpu = sum(worker.cpu for worker in running) - cpu
         if begun >= done:
             raise RuntimeError(
                 f"{messages} messages are too few: all had arrived at the first look"
@@ -292,6 +290,20 @@ async def _connect(url: str) -> None:
 
 
 @contextmanager
+def _running(lane: Lane, count: int) -> Iterator[list[Worker]]:
+    workers: list[Worker] = []
+    try:
+        for _ in range(count):
+            workers.append(lane.start())
+        for worker in workers:
+            worker.wait_for("running")
+        yield workers
+    finally:
+        for worker in workers:
+            worker.stop()
+
+
+@contextmanager
 def _channel(url: str) -> Iterator[Any]:
     """A channel of a connection that is never too quiet for the broker."""
     parameters = pika.URLParameters(url)
@@ -307,8 +319,7 @@ def _fill(channel: Any, lane: Lane, messages: int, body: bytes) -> None:
     for _ in range(messages):
         wrapped, properties = lane.wrap(body)
         channel.basic_publish("", lane.source, wrapped, properties)
-    while _count(channel, lane.source) < messages:
-        time.sleep(0.02)
+    _count(channel, lane.source)  # what is answered after all that is in the queue
 
 
 def _count(channel: Any, queue: str) -> int:

@@ -71,7 +71,14 @@ class Worker:
         if self.process.poll() is not None:
             raise RuntimeError(f"{self.process.args} has ended:\n{self.said}")
 
+    def freeze(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
     def stop(self) -> None:
+        self.thaw()
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(signal.SIGTERM)
         try:

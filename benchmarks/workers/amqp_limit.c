@@ -1,6 +1,6 @@
 /* Repeat as frames on a socket, and nothing more: what the broker can do on this machine.
  *
- *     amqp_limit FORM PORT VHOST IN OUT
+ *     amqp_limit FORM PORT VHOST IN OUT PREFETCH
  *
  * FORM is "quick" (transient, nothing is confirmed) or "safe" (persistent, inputs are settled after
  * their outputs were confirmed). One channel, one output for each input, in order: so the broker's
@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 enum { METHOD = 1, HEADER = 2, BODY = 3, END = 0xCE };
-enum { PREFETCH = 1000, IN_SIZE = 1 << 20, OUT_SIZE = 4 << 20, WINDOW = 1 << 12 };
+enum { IN_SIZE = 1 << 20, OUT_SIZE = 4 << 20, WINDOW = 1 << 12 };
 
 #define PAIR(class, method) ((uint32_t)(class) << 16 | (method))
 
@@ -120,7 +120,7 @@ static size_t expect(uint32_t method) {
     return size;
 }
 
-static void open_connection(const char *vhost, int safe, const char *queue) {
+static void open_connection(const char *vhost, int safe, const char *queue, int prefetch) {
     put_bytes("AMQP\0\0\x09\x01", 8);
     forget(expect(PAIR(10, 10)));
     begin_method(0, 10, 11);
@@ -153,7 +153,7 @@ static void open_connection(const char *vhost, int safe, const char *queue) {
     }
     begin_method(1, 60, 10);
     put(0, 4);
-    put(PREFETCH, 2);
+    put(prefetch, 2);
     put(0, 1);
     end();
     forget(expect(PAIR(60, 11)));
@@ -242,8 +242,8 @@ static void on_frame(const uint8_t *frame, size_t size, int safe, const char *ta
 }
 
 int main(int count, char **words) {
-    if (count != 6)
-        fail("usage: amqp_limit FORM PORT VHOST IN OUT");
+    if (count != 7 || atoi(words[6]) >= WINDOW)
+        fail("usage: amqp_limit FORM PORT VHOST IN OUT PREFETCH");
     int safe = !strcmp(words[1], "safe"), on = 1;
     struct sockaddr_in address = {
         .sin_family = AF_INET,
@@ -254,7 +254,7 @@ int main(int count, char **words) {
     if (connect(sock, (struct sockaddr *)&address, sizeof address))
         fail("no broker listens there");
     setsockopt(sock, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    open_connection(words[3], safe, words[4]);
+    open_connection(words[3], safe, words[4], atoi(words[6]));
     puts("running");
     fflush(stdout);
     for (;;) {
