@@ -38,7 +38,7 @@ def nothing(text: str) -> None:
     """Ends with null."""
 
 
-@msgflo.component(sink=True)
+@msgflo.component
 def sink(number: float) -> None: ...
 
 
@@ -129,6 +129,42 @@ def really(file: Path) -> dict[str, tuple[object, ...]]:
 def test_what_is_read_is_what_running_it_tells(code, tmp_path):
     file = tmp_path / "components_read.py"
     file.write_text(textwrap.dedent(code))
+    assert {shape.name: ports(shape) for shape in shapes_in(file.read_text())} == really(file)
+
+
+FORMS = {
+    "aliases": "from msgflo import component as c, Out as O\n"
+    "@c\ndef f(x: str, o: O[int]) -> None: ...",
+    "module": "import msgflo as m\n@m.component('n')\ndef f(x: m.Param[int], y: str): ...",
+    "base": "from msgflo import Component as C\nclass W(C):\n    job = Out(int)",
+    "future": "from __future__ import annotations\nimport msgflo\nfrom msgflo import Out\n"
+    "@msgflo.component\ndef f(x: str, o: Out[int]) -> None: ...",
+    "optional": "@msgflo.component\ndef f(x: Optional[int]) -> Union[str, None]: ...",
+    "unions": "@msgflo.component\ndef f(x: Union[int, str]) -> int | None: ...",
+    "literals": "@msgflo.component\ndef f(x: Literal['a', 'b']) -> Literal[1]: ...",
+    "typing": "@msgflo.component\ndef f(x: List[int]) -> Dict[str, int]: ...",
+    "renamed": "Url = str\n@msgflo.component\ndef f(x: Url) -> Url: ...",
+    "typevar": "T = TypeVar('T')\n@msgflo.component\ndef f(x: T) -> T: ...",
+    "frozen": "@msgflo.component\ndef f(x: frozenset[int]) -> set: ...",
+    "inner": "@msgflo.component\ndef f(x: str, o: Out[int]):\n"
+    "    def g():\n        yield 1\n    h = lambda: (yield 1)",
+    "deep": "@msgflo.component\ndef f(x: str):\n    for y in x:\n        if y:\n"
+    "            yield y",
+    "names": "@msgflo.component\ndef f(x: str, o: Annotated[Out[int], Out(name='r')],"
+    " p: Annotated[Param[int], In('rate')] = 3) -> Annotated[None, Out(name='done')]: ...",
+    "texts": "@msgflo.component\ndef f(x: 'str', o: 'Out[int]') -> 'None': ...",
+    "class": "class W(msgflo.Component, name='a/W', icon='globe'):\n    job_ = Out(int)\n"
+    "    @msgflo.inport\n    def in_(self, x: str): ...",
+    "both": "class W(msgflo.Component):\n    @msgflo.inport\n    def a(self, x: str) -> int: ...\n"
+    "    @msgflo.inport\n    def b(self, x: int) -> str: ...",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_whatever_way_it_is_written_the_ports_are_the_same(form, tmp_path):
+    file = tmp_path / f"components_{form}.py"
+    head = "" if "__future__" in FORMS[form] else "import msgflo\nfrom typing import *\n"
+    file.write_text(head + (head and "from msgflo import In, Out, Param\n") + FORMS[form] + "\n")
     assert {shape.name: ports(shape) for shape in shapes_in(file.read_text())} == really(file)
 
 

@@ -24,6 +24,12 @@ _TYPES = {
     "list": "array",
     "tuple": "array",
     "set": "array",
+    "frozenset": "array",
+    "List": "array",
+    "Tuple": "array",
+    "Set": "array",
+    "FrozenSet": "array",
+    "Sequence": "array",
     "dict": "object",
     "Mapping": "object",
 }
@@ -59,7 +65,9 @@ def shapes_in(code: str) -> list[Shape]:
             MemoryError too.
     """
     found = []
-    for node in ast.parse(code).body:
+    tree = ast.parse(code)
+    _resolve(tree)
+    for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             for kind, call in _decorators(node):
                 if kind in {"component", "source"}:
@@ -72,6 +80,23 @@ def shapes_in(code: str) -> list[Shape]:
             elif "Component" in bases or any(k == "component" for k, _ in _decorators(node)):
                 found.append(_of_class(node))
     return found
+
+
+def _resolve(tree: ast.Module) -> None:
+    """Call things by their own names, where a file has given them others."""
+    known: dict[str, str] = {}
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module == "msgflo":
+            known |= {alias.asname: alias.name for alias in node.names if alias.asname}
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            # Another name for a type; or a type that is made, which may be of any kind.
+            value = node.value
+            known[node.targets[0].id] = value.id if isinstance(value, ast.Name) else "Any"
+        elif isinstance(node, ast.ClassDef) and any("Enum" in _last(it) for it in node.bases):
+            known[node.name] = "Any"
+    for name in ast.walk(tree):
+        if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Load):
+            name.id = known.get(name.id, name.id)
 
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -87,8 +112,13 @@ class _Ports:
             self.inports.append(port)
 
     def add_out(self, port: Port) -> None:
-        if all(port.id != known.id for known in self.outports):
-            self.outports.append(port)
+        """Add an outport; one that is there with another type may have any."""
+        for number, known in enumerate(self.outports):
+            if known.id == port.id:
+                if known.type != port.type:
+                    self.outports[number] = Port(port.id)
+                return
+        self.outports.append(port)
 
 
 def _of_function(node: _Function, source: bool, call: ast.Call | None) -> Shape:
@@ -142,25 +172,26 @@ def _read(
 def _of_class(node: ast.ClassDef) -> Shape:
     ports = _Ports()
     call = next((c for kind, c in _decorators(node) if kind == "component"), None)
-    icon, label = _text(_keyword(call, "icon")), _text(_keyword(call, "label"))
-    name = _first_text(call)
+    said = {it.arg: _text(_value(it.value)) for it in node.keywords}
+    icon = _text(_keyword(call, "icon")) or said.get("icon", "")
+    label = _text(_keyword(call, "label")) or said.get("label", "")
+    name = _first_text(call) or said.get("name", "")
     for item in node.body:
         if isinstance(item, ast.Assign) and isinstance(item.targets[0], ast.Name):
             attribute, value = item.targets[0].id, item.value
             if isinstance(value, ast.Call) and _last(value.func) == "Out":
-                said = _text(_keyword(value, "name"))
-                inner = value.args[0] if value.args else None
-                ports.add_out(Port(said or attribute.rstrip("_"), _type(inner)))
+                port = _text(_keyword(value, "name")) or attribute.rstrip("_")
+                ports.add_out(Port(port, _type(value.args[0] if value.args else None)))
             elif isinstance(value, ast.Constant) and isinstance(value.value, str):
                 icon = value.value if attribute == "icon" else icon
                 label = value.value if attribute == "label" else label
                 name = value.value if attribute in {"component", "name"} else name
         elif isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
-            kind, inner, said = _unwrap(item.annotation)
+            kind, inner, port = _unwrap(item.annotation)
             if kind == "Out":
-                ports.add_out(Port(said or item.target.id.rstrip("_"), _type(inner)))
+                ports.add_out(Port(port or item.target.id.rstrip("_"), _type(inner)))
             elif kind == "Param":
-                ports.add_in(Port(said or item.target.id.rstrip("_"), _type(inner)))
+                ports.add_in(Port(port or item.target.id.rstrip("_"), _type(inner)))
         elif isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef):
             for kind, found in _decorators(item):
                 if kind in {"inport", "source"}:
@@ -169,7 +200,7 @@ def _of_class(node: ast.ClassDef) -> Shape:
                         ports,
                         source=kind == "source",
                         method=True,
-                        name=_first_text(found) or item.name,
+                        name=_first_text(found) or item.name.rstrip("_") or item.name,
                     )
     return Shape(
         name or node.name,
@@ -273,8 +304,12 @@ def _arguments(node: ast.Subscript) -> list[ast.expr]:
 
 def _type(node: ast.expr | None) -> str:
     if isinstance(node, ast.BinOp):  # A | None
-        sides = {_type(side) for side in (node.left, node.right) if not _is_none(side)}
-        return sides.pop() if len(sides) == 1 else "any"
+        return _one([node.left, node.right])
+    if isinstance(node, ast.Subscript) and _last(node.value) in {"Optional", "Union"}:
+        return _one(_arguments(node))
+    if isinstance(node, ast.Subscript) and _last(node.value) == "Literal":
+        kinds = {type(_value(one)).__name__ for one in _arguments(node)}
+        return _TYPES.get(kinds.pop(), "any") if len(kinds) == 1 else "any"
     if node is None:
         return "any"
     if _is_none(node):
@@ -285,12 +320,23 @@ def _type(node: ast.expr | None) -> str:
     return _TYPES.get(name, "object" if name[0].isupper() else "any")
 
 
+def _one(sides: list[ast.expr]) -> str:
+    """Return the type of all these, ``None`` left out; ``any`` if they differ."""
+    kinds = {_type(side) for side in sides if not _is_none(side)}
+    return kinds.pop() if len(kinds) == 1 else "any"
+
+
 def _is_none(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and node.value is None
 
 
-def _yields(node: _Function) -> bool:
-    return any(isinstance(inner, ast.Yield | ast.YieldFrom) for inner in ast.walk(node))
+def _yields(node: ast.AST) -> bool:
+    """Tell whether a function yields; what is defined within it is another one."""
+    return any(
+        isinstance(inner, ast.Yield | ast.YieldFrom)
+        or (not isinstance(inner, _Function | ast.Lambda | ast.ClassDef) and _yields(inner))
+        for inner in ast.iter_child_nodes(node)
+    )
 
 
 def _keyword(call: ast.Call | None, name: str) -> Any:
