@@ -29,7 +29,7 @@ import msgflo
 from typing import Any
 
 
-@msgflo.component("Drop", sink=True)
+@msgflo.component("Drop")
 async def drop(packet: Any) -> None:
     "Drops what it gets."
 """,
