@@ -9,7 +9,9 @@ Settlements leave once per turn of the event loop: one for everything up to the 
 is not finished, and one for each finished message beyond it.
 
 A channel that ends takes its numbers with it. What is in work goes on, and is known again by its
-identity when the broker delivers it once more; what was finished meanwhile is settled then.
+identity when the broker delivers it once more; what was finished meanwhile is settled then. What a
+place delivers again right after its channel has ended, and was never seen here, had not arrived:
+nobody had it, and it keeps its turn.
 """
 
 import asyncio
@@ -166,6 +168,8 @@ class Feed:
         # Its oldest entry is found at once; in a dict, behind the gaps of all that left: 2 us.
         self._finished: OrderedDict[Identity, float] = OrderedDict()
         self._untouched: set[Identity] = set()
+        self._resuming = False
+        """Whether what is delivered again had been on its way to us when the channel ended."""
 
     # The consumers: one, and more for room that comes later, as a credit cannot be changed.
 
@@ -227,6 +231,7 @@ class Feed:
         """Note that the channel has ended: what waits here untouched comes again."""
         self._no_consumers()
         self._untouched.clear()
+        self._resuming = not self.shared
         for delivery in self.intake.held:
             if delivery.feed is self:
                 self._untouched.add(delivery.identity)
@@ -266,6 +271,8 @@ class Feed:
         settlements.add(delivery)
         if number in self._consumers:
             self.under_way += 1
+        if self._resuming and not arrived.redelivered:
+            self._resuming = False
         if (
             arrived.redelivered
             or (known is not None and (known in self._finished or known in self.in_flight))
@@ -295,7 +302,7 @@ class Feed:
             if known in self._untouched:
                 self._untouched.discard(known)
                 return True
-        if arrived.redelivered and not content.delivered:
+        if arrived.redelivered and not content.delivered and not self._resuming:
             # Whoever had it died. The count must be safe before anybody has it again.
             self.give_back(delivery, delivery.attempt)
             return False
