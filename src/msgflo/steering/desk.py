@@ -22,6 +22,7 @@ from msgflo.flow.parts import Change, Endpoint, Initial
 from msgflo.flow.wiring import is_virtual
 from msgflo.live import INSTANCES, LiveNetwork
 from msgflo.processes.journal import Line
+from msgflo.processes.supervisor import State
 from msgflo.project import state_folder, write_atomically
 from msgflo.protocol.messages import Message
 from msgflo.protocol.session import Session
@@ -43,9 +44,11 @@ from msgflo.transport.contract import Broker
 
 __all__ = ["RuntimeDesk", "identity_of"]
 
-TOGETHER = 3.0
-"""Seconds that a graph which a client starts waits for all its participants, so that the first
-packet finds them there."""
+TOGETHER = 10.0
+"""Seconds that a graph which a client starts waits for all its participants that are coming, so
+that the first packet finds them there. It does not wait for those that have failed."""
+
+_IN_TROUBLE = {State.BACKING_OFF, State.FAILED, State.EXITED, State.STOPPED}
 
 UNBINDING = 2.0
 """Seconds that a graph which is removed waits for the broker to take its bindings out."""
@@ -274,14 +277,18 @@ class RuntimeDesk:
         self._taps.change()
         self.recordings.change()
 
-        def together(_: object) -> bool:
-            return not sheet.started or all(
-                role.network.life in (Life.LIVE, Life.VIRTUAL) or not role.started_here
+        def coming() -> bool:
+            return sheet.started and any(
+                role.started_here
+                and role.network.life not in (Life.LIVE, Life.VIRTUAL)
+                and not any(one.state in _IN_TROUBLE for one in role.instances)
                 for role in network.status().roles
             )
 
         with contextlib.suppress(TimeoutError):
-            await network.coordinator.until(together, TOGETHER)
+            async with asyncio.timeout(TOGETHER):
+                while coming():  # noqa: ASYNC110 - of processes too, which are no events here
+                    await asyncio.sleep(0.02)
         await self._taps.settle(1.0)
         await self.recordings.settle(1.0)
         if sheet.started:
