@@ -98,6 +98,8 @@ class NatsServer:
 
     def freeze(self) -> None:
         os.kill(self.pid, signal.SIGSTOP)
+        # Its threads stop one after the other, and on a busy machine some still answer meanwhile.
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED)
 
     def thaw(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
