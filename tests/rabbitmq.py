@@ -200,13 +200,14 @@ class RabbitMQ:
             self._process = None
 
     def _end_epmd(self) -> None:
-        """The port mapper outlives the node that started it; this one served nobody else."""
-        with (
-            contextlib.suppress(OSError),
-            socket.create_connection(("127.0.0.1", self._epmd), 5) as it,
-        ):
-            it.sendall(b"\0\x01k")  # its protocol's word for: end
-            it.recv(2)
+        """End the port mapper, which outlives the node that started it and served nobody else."""
+        with contextlib.suppress(OSError):
+            # It refuses as long as it has not noticed that the node is gone.
+            for _ in range(50):
+                with socket.create_connection(("127.0.0.1", self._epmd), 5) as connection:
+                    connection.sendall(b"\0\x01k")  # its protocol's word for: end
+                    connection.recv(2)
+                time.sleep(0.1)
 
     def freeze(self) -> None:
         os.kill(self.pid, signal.SIGSTOP)
