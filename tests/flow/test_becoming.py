@@ -7,6 +7,7 @@ from msgflo.errors import GraphError
 from msgflo.flow.becoming import become
 from msgflo.flow.fbp import parse_fbp
 from msgflo.flow.graph import Endpoint, Graph
+from msgflo.flow.graphjson import load_json
 
 
 def kinds(before: str, after: str) -> list[str]:
@@ -94,3 +95,13 @@ def drawn(seed: int) -> Graph:
         except GraphError:
             continue
     return graph
+
+
+def test_null_in_metadata_is_the_same_as_nothing():
+    graph = Graph("g")
+    graph.add_node("a", "A")
+    like = load_json(
+        '{"processes": {"a": {"component": "A", "metadata": {"x": null}}}, "connections": []}'
+    )
+
+    assert become(graph, like) == []

@@ -28,19 +28,19 @@ def become(graph: Graph, like: Graph) -> list[Change]:
     """
     done: list[Change] = []
     done += _remove(graph, like)
-    if not same(graph.properties, like.properties):
+    if _differ(graph.properties, like.properties):
         done += graph.change_properties(_difference(graph.properties, like.properties))
     for node in like.nodes.values():
         there = graph.nodes.get(node.id)
         if there is None:
             done += graph.add_node(node.id, node.component, node.metadata or None)
-        elif not same(there.metadata, node.metadata):
+        elif _differ(there.metadata, node.metadata):
             done += graph.change_node(node.id, _difference(there.metadata, node.metadata))
     for edge in like.edges:
         known = graph.edge(edge.src, edge.tgt)
         if known is None:
             done += graph.add_edge(edge.src, edge.tgt, edge.metadata or None)
-        elif not same(known.metadata, edge.metadata):
+        elif _differ(known.metadata, edge.metadata):
             changes = _difference(known.metadata, edge.metadata)
             done += graph.change_edge(edge.src, edge.tgt, changes)
     missing = _initials(like) - _initials(graph)
@@ -99,6 +99,15 @@ def _initials(graph: Graph) -> Counter[tuple[Endpoint, bytes]]:
 
 def _key(tgt: Endpoint, data: Any) -> tuple[Endpoint, bytes]:
     return tgt, msgspec.json.encode(data, order="sorted")
+
+
+def _differ(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Tell whether merging can bring the one closer to the other: null there means away with it."""
+    return not same(_told(before), _told(after))
+
+
+def _told(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in metadata.items() if value is not None}
 
 
 def _difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
