@@ -139,7 +139,11 @@ def test_what_cannot_be_is_refused_and_leaves_the_graph_alone(running: Program, 
     assert "there is no connection show.out -> greet.in" in done(
         folder, "disconnect", "show -> greet", code=1
     )
-    assert "there is no component 'Shwo'" in done(folder, "add", "x", "Shwo", code=1)
+    said = done(folder, "add", "x", "Shwo", code=1)
+    assert "no component 'Shwo'" in said
+    assert "say --elsewhere" in said
+    assert "added x, a Shwo" in done(folder, "add", "x", "Shwo", "--elsewhere")
+    assert "removed x" in done(folder, "remove", "x")
     assert "has a node 'show' already" in done(folder, "add", "show", "Show", code=1)
     assert "no node 'x'" in done(folder, "remove", "x", code=1)
     assert "no node 'x'" in done(folder, "scale", "x=2", code=1)

@@ -52,13 +52,17 @@ def done(folder: Path, *arguments: str, code: int = 0, **options: Any) -> str:
     return ended.stdout + ended.stderr
 
 
-def letters(folder: Path, *arguments: str, number: int | None = None) -> list[dict[str, Any]]:
-    """Return the dead letters, when there are so many."""
+def letters(
+    folder: Path, *arguments: str, number: int | None = None, run: Program | None = None
+) -> list[dict[str, Any]]:
+    """Return the dead letters, when there are so many; meanwhile read what a run prints."""
     end = time.monotonic() + WAIT
     while True:
-        found: list[dict[str, Any]] = json.loads(
-            msgflo("deadletters", "list", "--json", *arguments, cwd=folder).stdout
-        )
+        if run is not None:
+            run.look()
+        ended = msgflo("deadletters", "list", "--json", *arguments, cwd=folder)
+        assert ended.returncode == 0, ended.stderr
+        found: list[dict[str, Any]] = json.loads(ended.stdout)
         if number is None or len(found) == number:
             return found
         assert time.monotonic() < end, found
@@ -133,7 +137,7 @@ def test_an_edited_payload_is_judged_and_put_back(three, folder: Path, running: 
     content = folder / "content"
     content.write_text("50")
     done(folder, "edit", text, "-f", str(content))
-    running.until("got 2\n")
+    running.until_line(r"show\.1 +\| got 2")
     assert letters(folder, number=0) == []
 
 
@@ -156,17 +160,18 @@ def test_they_are_deleted_only_when_it_is_said_which_and_that_it_is_meant(three,
     assert "expected a duration" in done(folder, "purge", "--older", "soon", code=2)
 
 
+@pytest.mark.long
 def test_hundreds_are_put_back_at_once_and_none_is_left_out(
     running: Program, folder: Path, tmp_path: Path
 ):
     zeros = tmp_path / "zeros"
     zeros.write_text("0\n" * 230)
     msgflo("send", "divide", "--lines", "-f", str(zeros), cwd=folder)
-    before = {it["message"] for it in letters(folder, number=230)}
+    before = {it["message"] for it in letters(folder, number=230, run=running)}
     assert "230 dead letters put back" in done(folder, "requeue", "--all")
     end = time.monotonic() + WAIT
     while True:
-        found = letters(folder)
+        found = letters(folder, run=running)
         if len([it for it in found if it["headers"].get("Msgflo-Requeued")]) == 230:
             break
         assert time.monotonic() < end

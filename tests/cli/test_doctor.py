@@ -68,7 +68,7 @@ def test_what_is_broken_is_found_with_its_reason_and_what_to_do(tmp_path: Path):
         assert "bad  bad is not live" in said
         assert "it last said: ModuleNotFoundError: No module named 'no_such_module'" in said
         assert "see: msgflo logs bad" in said
-        assert "bad  1 messages of show could not be processed" in said
+        assert "bad  1 message of show could not be processed" in said
         assert "see: msgflo deadletters list show" in said
         assert "is not live" not in diagnosed(folder, "greet", code=0)
 
@@ -165,9 +165,9 @@ def queue(kind: str = "work", **more: Any) -> dict[str, Any]:
         (status(pending=["a in: not there"]), [], "bad", "an initial packet is not sent"),
         (status(found=[{}]), [], "odd", "1 binding that the graph does not ask for"),
         (status(nodes=[node("x", in_graph=False)]), [], "odd", "x (C) is there, and not in the"),
-        (status(), [queue(consumers=0)], "bad", "3 messages wait in a.IN, and nobody takes them"),
+        (status(), [queue(consumers=0)], "bad", "3 messages in a.IN, and nobody takes from it"),
         (status(), [queue(oldest=300.0)], "odd", "the oldest of 3 in a.IN is 5 min old"),
-        (status(), [queue("place", instance=4)], "odd", "3 messages wait for a.4, which is not"),
+        (status(), [queue("place", instance=4)], "odd", "3 messages for a.4, which is not"),
         (status(), [queue("dead")], "bad", "3 messages of a could not be processed"),
     ],
 )

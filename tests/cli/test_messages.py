@@ -20,9 +20,13 @@ def broker(nats_server_of_session: NatsServer) -> str:
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory, broker: str) -> Iterator[Program]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_project(tmp_path_factory.mktemp("messages"))
+
+
+@pytest.fixture(scope="module")
+def running(folder: Path, broker: str) -> Iterator[Program]:
     """``msgflo run`` of one network, for all tests here, on a broker that is named."""
-    folder = make_project(tmp_path_factory.mktemp("messages"))
     with program("msgflo", "run", "hello.fbp", "--broker", broker, cwd=folder) as run:
         run.until("all running")
         yield run
@@ -70,6 +74,14 @@ def test_the_broker_is_found_in_the_environment_too(
 ):
     assert msgflo("send", "greet", "Cy", cwd=tmp_path, MSGFLO_BROKER=broker).returncode == 0
     running.until("Hello, Cy!")
+
+
+def test_the_broker_that_a_run_was_told_to_use_is_known_in_its_folder(
+    running: Program, folder: Path
+):
+    done = msgflo("send", "greet", "Di", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    running.until("Hello, Di!")
 
 
 def test_a_role_or_port_that_is_not_there_says_what_is(

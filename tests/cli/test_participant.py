@@ -48,3 +48,24 @@ def test_without_a_broker_it_says_how_to_name_one(project: Path):
     done = msgflo("participant", "components/Greet.py", "x", cwd=project)
     assert done.returncode == 2
     assert "no broker is named; expected --broker or MSGFLO_BROKER" in done.stderr
+
+
+def test_a_component_that_cannot_be_imported_is_shown_from_its_own_first_line(
+    project: Path, nats_server: str
+):
+    arguments = ("participant", "components/Broken.py", "x")
+    done = msgflo(*arguments, cwd=project, MSGFLO_BROKER=nats_server)
+    told = done.stderr.splitlines()
+    assert told[0] == "Traceback (most recent call last):"
+    assert told[1].endswith('/components/Broken.py", line 5, in <module>')
+    assert told[-1] == "ModuleNotFoundError: No module named 'no_such_module'"
+    assert "msgflo/participant.py" not in done.stderr
+    assert "importlib" not in done.stderr
+
+
+def test_it_is_only_loaded_when_that_is_asked(project: Path):
+    done = msgflo("participant", "components/Greet.py", "--check", cwd=project)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    done = msgflo("participant", "components/Broken.py", "--check", cwd=project)
+    assert done.returncode == 1
+    assert "no_such_module" in done.stderr

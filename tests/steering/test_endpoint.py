@@ -17,7 +17,7 @@ from msgflo.steering.endpoint import (
     write_endpoint,
 )
 
-ENDPOINT = Endpoint("ws://127.0.0.1:3569", "an-id", os.getpid(), "hush")
+ENDPOINT = Endpoint("ws://127.0.0.1:3569", "an-id", os.getpid(), "hush", "nats://x")
 
 
 def test_what_is_written_is_read_until_it_is_forgotten(tmp_path):

@@ -84,12 +84,14 @@ def disconnect(connection: str, where: Where, no_save: bool, no_wait: bool) -> i
 @click.option(
     "--initial", multiple=True, metavar="PORT=DATA", help="An initial packet; repeatable."
 )
+@click.option("--elsewhere", is_flag=True, help="Its participants are started somewhere else.")
 @_changing
 def add(
     role: str,
     component: str,
     instances: int | None,
     initial: tuple[str, ...],
+    elsewhere: bool,
     where: Where,
     no_save: bool,
     no_wait: bool,
@@ -101,7 +103,7 @@ def add(
     from msgflo.cli import changing
 
     return changing.add(
-        where, role, component, instances, initial, save=not no_save, wait=not no_wait
+        where, role, component, instances, initial, elsewhere, save=not no_save, wait=not no_wait
     )
 
 

@@ -95,8 +95,8 @@ def connect(where: Where, connection: str, *, save: bool, wait: bool) -> int:
 
     async def work(client: Client) -> int:
         status = await client.ask("status")
-        await _check_end(client, status, src, "outPorts")
-        await _check_end(client, status, tgt, "inPorts")
+        _check_end(status, src, "outports")
+        _check_end(status, tgt, "inports")
         if _edge(status, src, tgt) is not None:
             click.echo(f"{_shown(src, tgt)} is there already")
             return await _saved(client, save)
@@ -158,30 +158,36 @@ def add(
     component: str,
     instances: int | None,
     initial: tuple[str, ...],
+    elsewhere: bool,
     *,
     save: bool,
     wait: bool,
 ) -> int:
-    """Add a role. Returns 1 if it does not run."""
+    """Add a role. Returns 1 if it does not run.
+
+    Args:
+        where: the network.
+        role: its name.
+        component: which.
+        instances: how many; ``None``: it is not said.
+        initial: initial packets, each ``PORT=DATA``.
+        elsewhere: nothing here is to start it.
+        save: write the graph's file.
+        wait: return when it runs.
+    """
     packets = [_packet(item) for item in initial]
 
     async def work(client: Client) -> int:
         status = await client.ask("status")
         if role in _nodes(status) and _nodes(status)[role]["in_graph"]:
             raise ProtocolError(f"graph {status['graph']!r} has a node {role!r} already")
-        listed = await client.command("component", "list")
-        kinds = [kind["name"] for kind in listed if not kind["subgraph"]]
-        short = {name.rpartition("/")[2] for name in kinds}
-        if component not in kinds and component.rpartition("/")[2] not in short:
-            raise ProtocolError(
-                f"there is no component {component!r}; there are: {', '.join(sorted(kinds))}."
-                f"{near(component, kinds)}"
-            )
         graph = status["graph"]
         metadata = {"instances": str(instances)} if instances is not None else {}
         await client.command(
             "graph", "addnode", id=role, component=component, metadata=metadata, graph=graph
         )
+        if not elsewhere:
+            await _check_known(client, role, graph)
         for port, data in packets:
             await client.command(
                 "graph",
@@ -193,9 +199,36 @@ def add(
             )
         click.echo(f"added {role}, a {component}")
         code = await _saved(client, save)
-        return max(code, await _until_live(client, [role]) if wait else 0)
+        return max(code, await _until_live(client, [role]) if wait and not elsewhere else 0)
 
     return steer(where, work)
+
+
+async def _check_known(client: Client, role: str, graph: str) -> None:
+    """Take a role out again if nothing here can start it.
+
+    Raises:
+        ProtocolError: with the reason.
+    """
+
+    def judged(status: dict[str, Any]) -> bool:
+        node = _nodes(status).get(role)
+        if node is None:
+            return False
+        return node["state"] == "virtual" or bool(node["instances"]) or _is_unknown(node)
+
+    status = await changes_of(client, judged, f"starting {role}", UNTIL_WRONG)
+    node = _nodes(status).get(role)
+    if node is not None and _is_unknown(node):
+        await client.command("graph", "removenode", id=role, graph=graph)
+        raise ProtocolError(
+            f"{node['reason']}\n"
+            f"Nothing was changed. If it is started somewhere else, say --elsewhere"
+        )
+
+
+def _is_unknown(node: Mapping[str, Any]) -> bool:
+    return not node["started_here"] and node["state"] == "pending" and not node["instances"]
 
 
 def remove(where: Where, role: str, *, save: bool, wait: bool) -> int:
@@ -341,30 +374,24 @@ def _end(text: str, usual: str) -> dict[str, Any]:
     return {"node": node, "port": port.lower()} if dot else {"node": text, "port": usual}
 
 
-async def _check_end(
-    client: Client, status: dict[str, Any], end: dict[str, Any], direction: str
-) -> None:
+def _check_end(status: dict[str, Any], end: dict[str, Any], direction: str) -> None:
     """Refuse an end that is not there, as far as that is known; a node without a port is taken."""
     nodes = _nodes(status)
     whole = f"{end['node']}.{end['port']}"
     if end["node"] not in nodes and whole in nodes:
-        end["node"], end["port"] = whole, "out" if direction == "outPorts" else "in"
+        end["node"], end["port"] = whole, "out" if direction == "outports" else "in"
     node = nodes.get(end["node"])
     if node is None or not node["in_graph"]:
         raise no_node(end["node"], status)
-    for kind in await client.command("component", "list"):
-        if kind["name"] != node["component"]:
-            continue
-        known = [port["id"] for port in kind[direction]]
-        same = [name for name in known if name.casefold() == end["port"].casefold()]
-        if known and not same:
-            word = "outport" if direction == "outPorts" else "inport"
-            raise ProtocolError(
-                f"{end['node']} has no {word} {end['port']!r}; it has: {', '.join(known)}."
-                f"{near(end['port'], known)}"
-            )
-        if same:
-            end["port"] = same[0]
+    known = [port["id"] for port in node.get(direction, [])]
+    same = [name for name in known if name.casefold() == end["port"].casefold()]
+    if known and not same:
+        raise ProtocolError(
+            f"{end['node']} has no {direction[:-1]} {end['port']!r}; it has: {', '.join(known)}."
+            f"{near(end['port'], known)}"
+        )
+    if same:
+        end["port"] = same[0]
 
 
 def _edge(

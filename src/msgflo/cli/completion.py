@@ -63,14 +63,10 @@ async def _names(ctx: click.Context, incomplete: str) -> list[str]:
         nodes = (await client.ask("status"))["nodes"]
         names = [node["node"] for node in nodes]
         if "." in incomplete:
-            ports = {
-                kind["name"]: [it["id"] for it in [*kind["inPorts"], *kind["outPorts"]]]
-                for kind in await client.command("component", "list")
-            }
             names += [
-                f"{node['node']}.{port}"
+                f"{node['node']}.{port['id']}"
                 for node in nodes
-                for port in ports.get(node["component"], [])
+                for port in [*node.get("inports", []), *node.get("outports", [])]
             ]
     return names
 

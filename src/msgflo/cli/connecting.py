@@ -11,6 +11,7 @@ from msgflo.broker import running_url
 from msgflo.errors import ConfigurationError, DefinitionError, UnknownPort, near
 from msgflo.flow.discovery import Announcement, Definition, Port, parse_discovery
 from msgflo.project import STATE, find_root
+from msgflo.steering.endpoint import read_endpoint
 from msgflo.transport.contract import Broker
 
 __all__ = ["broker_url", "connected", "find_port", "roles_heard"]
@@ -41,8 +42,11 @@ def broker_url(broker: str | None, project: Path | None) -> str:
     if url:
         return url
     root = project or find_root(Path.cwd())
+    known = read_endpoint(root)
     url = running_url(root / STATE)
-    if url is None:
+    if url is None and known is not None and known.alive:
+        url = known.broker
+    if not url:
         raise ConfigurationError(
             f"no broker was named, and no network runs in {root}. Start one (msgflo run), "
             f"go to its folder or name it (--project), or name a broker (--broker)"

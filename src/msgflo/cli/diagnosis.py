@@ -88,7 +88,7 @@ async def _diagnose(where: Where, role: str | None, broker: str | None, add: Any
     if not remote:
         for finding in _of_project(root):
             add(finding)
-    url = broker or os.environ.get("MSGFLO_BROKER")
+    url = broker or os.environ.get("MSGFLO_BROKER") or os.environ.get("CLOUDAMQP_URL")
     if url:
         add(await _of_broker(url))
     try:
@@ -365,20 +365,20 @@ def _of_queues(status: Mapping[str, Any], queues: list[dict[str, Any]]) -> Itera
             if waiting:
                 yield Finding(
                     "bad",
-                    f"{waiting} messages of {it['node']} could not be processed",
+                    f"{_messages(waiting)} of {it['node']} could not be processed",
                     f"see: msgflo deadletters list {it['node']}",
                 )
         elif waiting and it["kind"] == "place" and it["instance"] not in wanted.get(it["node"], ()):
             yield Finding(
                 "odd",
-                f"{waiting} messages wait for {it['node']}.{it['instance']}, which is not there",
+                f"{_messages(waiting)} for {it['node']}.{it['instance']}, which is not there",
                 f"for the time of the retention; it finds them with: msgflo scale "
                 f"{it['node']}={it['instance']}",
             )
         elif waiting and not it["consumers"]:
             yield Finding(
                 "bad",
-                f"{waiting} messages wait in {it['queue']}, and nobody takes them",
+                f"{_messages(waiting)} in {it['queue']}, and nobody takes from it",
                 f"see why {it['node']} is not live",
             )
         elif waiting and it["oldest"] > OLD:
@@ -390,3 +390,7 @@ def _of_queues(status: Mapping[str, Any], queues: list[dict[str, Any]]) -> Itera
             )
     if not any(it["waiting"] for it in queues if it["kind"] != "dead"):
         yield Finding("good", "nothing waits in any queue")
+
+
+def _messages(number: int) -> str:
+    return f"{number} message{'s' * (number != 1)}"

@@ -265,13 +265,12 @@ async def _check_type(client: Client, letter: Letter, said: Mapping[str, Any]) -
     """Refuse a payload that the port that it is for can never take, as far as that is known."""
     if "data" not in said:
         return
-    node, _, port = letter["port"].rpartition(".")
+    name, _, port = letter["port"].rpartition(".")
     status = await client.ask("status")
-    component = next((it["component"] for it in status["nodes"] if it["node"] == node), "")
-    for kind in await client.command("component", "list"):
-        for its in kind["inPorts"] if kind["name"] == component else ():
+    data = said["data"]
+    for node in status["nodes"]:
+        for its in node.get("inports", []) if node["node"] == name else ():
             wanted = _TYPES.get(its["type"])
-            data = said["data"]
             if its["id"].casefold() != port.casefold() or wanted is None:
                 continue
             if not isinstance(data, wanted) or (isinstance(data, bool) and bool not in wanted):

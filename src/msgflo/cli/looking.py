@@ -1,9 +1,12 @@
 """What is told of a network that runs: its status in words, its queues, bindings and logs."""
 
+import asyncio
+import contextlib
 import json
 import os
+import signal
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -276,16 +279,35 @@ def logs(where: Where, targets: tuple[str, ...], follow: bool, lines: int, as_js
             click.echo("nothing was printed", err=True)
         latest = found[-1]["time"] if found else 0.0
         if follow:
-            async for push in client.pushes():
-                if push.command != "log" or push.payload["time"] <= latest:
-                    continue
-                line = {key: value for key, value in push.payload.items() if key != "graph"}
-                its = {(line["node"], None), (line["node"], line["instance"])}
-                if not wanted or wanted & its:
-                    one(line)
+            await _until_signal(_followed(client, wanted, latest, one))
         return 0
 
     return steer(where, work)
+
+
+async def _followed(
+    client: Client,
+    wanted: set[tuple[str, int | None]],
+    latest: float,
+    show: Callable[[Mapping[str, Any]], None],
+) -> None:
+    """Show lines as they are printed, those that are later than what was shown already."""
+    async for push in client.pushes():
+        if push.command != "log" or push.payload["time"] <= latest:
+            continue
+        line = {key: value for key, value in push.payload.items() if key != "graph"}
+        if not wanted or wanted & {(line["node"], None), (line["node"], line["instance"])}:
+            show(line)
+
+
+async def _until_signal(work: Coroutine[Any, Any, None]) -> None:
+    """Work until Ctrl-C or SIGTERM, which are how people say that they have seen enough."""
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 async def _instances(client: Client, targets: Iterable[str]) -> set[tuple[str, int | None]]:

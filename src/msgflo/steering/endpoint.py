@@ -29,12 +29,15 @@ class Endpoint:
         id: the runtime's.
         pid: its process.
         secret: what opens all of it; ``""``: no secret is needed.
+        broker: the URL of the broker that it was told to use, with its password; ``""``: it has
+            one of its own.
     """
 
     address: str
     id: str
     pid: int
     secret: str = ""
+    broker: str = ""
 
     @property
     def alive(self) -> bool:
@@ -71,9 +74,13 @@ def read_endpoint(root: Path) -> Endpoint | None:
     try:
         found = json.loads((root / STATE / _FILE).read_text())
         return Endpoint(
-            str(found["address"]), str(found["id"]), int(found["pid"]), str(found["secret"])
+            str(found["address"]),
+            str(found["id"]),
+            int(found["pid"]),
+            str(found["secret"]),
+            str(found.get("broker", "")),
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

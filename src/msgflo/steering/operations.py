@@ -420,7 +420,7 @@ def status_json(
         return said
     status = network.status()
     said["complete"] = status.complete
-    said["nodes"] = [_node(role, network.scope) for role in status.roles]
+    said["nodes"] = [_node(role, network) for role in status.roles]
     said["edges"] = [_edge(edge, network.scope) for edge in status.network.edges]
     said["pending"] = list(status.network.initials)
     said["found"] = [
@@ -430,9 +430,10 @@ def status_json(
     return said
 
 
-def _node(role: RoleView, scope: str) -> dict[str, Any]:
-    return {
-        "node": role.network.role.removeprefix(scope),
+def _node(role: RoleView, network: LiveNetwork) -> dict[str, Any]:
+    announced = network.coordinator.network.definition(role.network.role)
+    said = {
+        "node": role.network.role.removeprefix(network.scope),
         "component": role.network.component,
         "state": str(role.network.life),
         "in_graph": role.network.wanted,
@@ -441,6 +442,10 @@ def _node(role: RoleView, scope: str) -> dict[str, Any]:
         "reason": role.reason,
         "instances": [_instance(one) for one in role.instances],
     }
+    if announced is not None:
+        for key, ports in (("inports", announced.inports), ("outports", announced.outports)):
+            said[key] = [{"id": it.id, "type": it.type} for it in ports if it.queue]
+    return said
 
 
 def _instance(one: InstanceStatus) -> dict[str, Any]:

@@ -85,7 +85,7 @@ class Service:
         self._ping = ping
         self._pinging: asyncio.Task[None] | None = None
         self._secrets = dict(secrets or {})
-        self._root = runtime.root
+        self._runtime = runtime
         # For the commands of whoever may read the project's state.
         self._owners = random_secrets.token_urlsafe() if secrets else ""
         self._endpoint: Endpoint | None = None
@@ -151,9 +151,13 @@ class Service:
         if self._ping[2] > 0:
             self._pinging = asyncio.create_task(self._ping_again(), name="ping")
         self._endpoint = Endpoint(
-            _reached(self.address), self.desk.identity.id, os.getpid(), self._owners
+            _reached(self.address),
+            self.desk.identity.id,
+            os.getpid(),
+            self._owners,
+            self._runtime.url,  # an embedded one has none yet
         )
-        write_endpoint(self._root, self._endpoint)
+        write_endpoint(self._runtime.root, self._endpoint)
 
     def runtime_started(self) -> None:
         """Tell that the runtime has started."""
@@ -164,7 +168,7 @@ class Service:
         if self._pinging is not None:
             self._pinging.cancel()
         if self._endpoint is not None:
-            forget_endpoint(self._root, self._endpoint)
+            forget_endpoint(self._runtime.root, self._endpoint)
         await self.server.close()
         await self.file.close()
         await self.desk.close()

@@ -68,15 +68,15 @@ class Watching:
             found = await asyncio.to_thread(_stamps, self._wanted())
             # A file that is gone may be on its way to be replaced; what runs does not need it.
             changed = {path: it for path, it in found.items() if self._stamps.get(path) != it}
-            if changed != waiting or not changed:
-                waiting = changed
+            resting = {path: it for path, it in changed.items() if waiting.get(path) == it}
+            waiting = changed
+            if not resting:
                 continue
-            waiting = {}
-            self._stamps |= changed
+            self._stamps |= resting
             try:
-                await self._take(set(changed))
+                await self._take(set(resting))
             except MsgFloError as error:
-                self._tell(f"{_named(changed)} changed, and cannot be used: {error}")
+                self._tell(f"{_named(resting)} changed, and cannot be used: {error}")
 
     def _wanted(self) -> set[Path]:
         """Return all files that matter."""
@@ -84,7 +84,7 @@ class Watching:
         wanted = {root / name for name in FILES}
         for folder in self._runtime.library.folders:
             with contextlib.suppress(OSError):
-                wanted.update(it for it in folder.iterdir() if not it.name.startswith("."))
+                wanted.update(it for it in folder.iterdir() if it.name[0] not in "._")
         for files in self._files.values():
             wanted |= files
         return wanted
