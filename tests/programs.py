@@ -78,9 +78,9 @@ class Program:
     def lines(self) -> list[str]:
         return self.text.splitlines()
 
-    def until(self, text: str, *, times: int = 1) -> str:
+    def until(self, text: str, *, times: int = 1, patience: float = WAIT) -> str:
         """Read until a text was printed so often; return the line that it is in."""
-        end = time.monotonic() + WAIT
+        end = time.monotonic() + patience
         while self.text.count(text) < times:
             if not self._read(end - time.monotonic()):
                 raise AssertionError(f"no {text!r} in the output:\n{self.text}")
@@ -98,6 +98,11 @@ class Program:
             if not self._read(end - time.monotonic()):
                 raise AssertionError(f"no line like {pattern!r} in the output:\n{self.text}")
         return found[0]
+
+    def read(self, timeout: float) -> None:
+        """Read what has been printed, or is within so many seconds."""
+        while self._read(timeout):
+            timeout = 0
 
     def _read(self, timeout: float) -> bool:
         if not self._open or not select.select([self._output], [], [], max(0, timeout))[0]:
