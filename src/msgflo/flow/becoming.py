@@ -56,7 +56,12 @@ def become(graph: Graph, like: Graph) -> list[Change]:
         if public not in graph.outports:
             done += graph.add_outport(public, outport.node, outport.port, outport.metadata or None)
     for group in like.groups:
-        if graph.group(group.name) is None:
+        known_group = graph.group(group.name)
+        if known_group is not None and not _grouped(known_group, group, like):
+            # A node of it was made anew, and left it.
+            done += graph.remove_group(group.name)
+            known_group = None
+        if known_group is None:
             members = [node for node in group.nodes if node in graph.nodes]
             done += graph.add_group(group.name, members, group.metadata or None)
     return done
@@ -66,7 +71,7 @@ def _remove(graph: Graph, like: Graph) -> list[Change]:
     """Remove what the other has not, or has otherwise."""
     done: list[Change] = []
     for group in list(graph.groups):
-        if graph.group(group.name) is group and not _alike(like.group(group.name), group):
+        if graph.group(group.name) is group and not _grouped(like.group(group.name), group, like):
             done += graph.remove_group(group.name)
     for public, inport in list(graph.inports.items()):
         if not _alike(like.inports.get(public), inport):
@@ -89,8 +94,17 @@ def _remove(graph: Graph, like: Graph) -> list[Change]:
     return done
 
 
-def _alike(one: Export | Group | None, other: Export | Group) -> bool:
+def _alike(one: Export | None, other: Export) -> bool:
     return one is not None and one == other
+
+
+def _grouped(one: Group | None, other: Group, like: Graph) -> bool:
+    """Tell whether two groups are the same, but for members that are not there: files have some."""
+
+    def told(group: Group) -> tuple[object, ...]:
+        return [node for node in group.nodes if node in like.nodes], group.metadata, group.extra
+
+    return one is not None and told(one) == told(other)
 
 
 def _initials(graph: Graph) -> Counter[tuple[Endpoint, bytes]]:
