@@ -158,6 +158,7 @@ class LiveNetwork:
         self.graph = _scoped(graph, scope)
         self.library = library
         self._url = url
+        self._broker = broker
         self._supervisor = supervisor
         self._told = told
         self._scale = dict(scale or {})
@@ -369,6 +370,7 @@ class LiveNetwork:
         """Take roles to be something until they say so, as far as the library has them.
 
         Those that are not started here too: what is sent before they come then waits for them.
+        But not those that might find what was made for them to be wrong.
         """
         usual = by_convention(self.graph)
         self._assumed.clear()
@@ -377,7 +379,7 @@ class LiveNetwork:
                 component = self.library.get(node.component)
                 if component.foreign is not None:
                     self._assumed[node.id] = component.foreign.definition(node.id)
-                elif component.starts:
+                elif component.starts and (component.client or not self._broker.exacting):
                     self._assumed[node.id] = usual[node.id]
 
     async def _until_wired(self, name: str) -> None:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from msgflo.errors import ComponentError, ConfigurationError, InvalidName, UnknownComponent
-from msgflo.processes.library import Library
+from msgflo.processes.library import Component, Library
 
 
 @pytest.fixture
@@ -580,3 +580,19 @@ def test_a_failed_write_leaves_the_old_code_and_nothing_else(project, tmp_path):
         library.write("A", "python", "\ud800")
     assert [path.name for path in (tmp_path / "components").iterdir()] == ["A.py"]
     assert library.source("A").code == "old"
+
+
+@pytest.mark.parametrize(
+    ("command", "known"),
+    [
+        ("msgflo-nodejs --name #ROLE #FILENAME", True),
+        ("/usr/bin/python3.11 -m msgflo participant #FILENAME #ROLE", True),
+        ("noflo-runtime-msgflo --name #ROLE", True),
+        ("node build/worker.js #ROLE", True),
+        ("./build/worker #ROLE", False),
+        ("dlock13 #ROLE #ROLE.gpio", False),
+        ("", False),
+    ],
+)
+def test_programs_that_declare_as_ours_do_are_known_by_what_starts_them(command: str, known: bool):
+    assert Component("x", command=command).client is known

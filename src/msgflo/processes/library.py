@@ -17,7 +17,7 @@ import os
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from msgflo.errors import (
@@ -62,6 +62,8 @@ VIRTUAL = {
 }
 """The components for which no process runs, and what they are for."""
 
+_CLIENTS = ("msgflo", "noflo", "python", "node", "coffee")
+
 _LARGEST = 4 * 1024 * 1024
 
 
@@ -92,6 +94,15 @@ class Component:
     foreign: Foreign | None = None
     declares: tuple[str, ...] = ()
     origin: Path | None = None
+
+    @property
+    def client(self) -> bool:
+        """Whether it is started by what runs our participants, or those of the Node.js client.
+
+        These declare alike. A program of any other kind may declare in a way of its own.
+        """
+        program = PurePath(next(iter(self.command.split()), "")).name
+        return program.startswith(_CLIENTS)
 
     @property
     def starts(self) -> bool:

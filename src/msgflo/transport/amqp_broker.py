@@ -95,6 +95,8 @@ class Broker(contract.Broker):
         ConfigurationError: the URL is wrong.
     """
 
+    exacting = True
+
     def __init__(self, url: str) -> None:
         super().__init__(url)
         self.address = Address.parse(url)

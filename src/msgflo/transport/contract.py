@@ -555,6 +555,10 @@ class Client(Connection):
 class Broker(Connection):
     """The coordinator's and the tools' side of a broker."""
 
+    exacting: bool = False
+    """Whether a client is refused that declares a queue in another way than it was made. What
+    participants of unknown kind call their own is then not to be made before them."""
+
     @abstractmethod
     async def listen(self, heard: Callable[[bytes], None]) -> None:
         """Have ``heard`` called for each message on the discovery channel, and ask who is there.
