@@ -86,11 +86,6 @@ class Program:
                 raise AssertionError(f"no {text!r} in the output:\n{self.text}")
         return next(line for line in reversed(self.lines) if text in line)
 
-    def look(self) -> None:
-        """Read what is there: who writes very much stands still while nobody reads it."""
-        while self._read(0):
-            pass
-
     def until_line(self, pattern: str) -> str:
         """Read until a whole line matches a pattern; return it."""
         end = time.monotonic() + WAIT

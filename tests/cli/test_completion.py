@@ -32,7 +32,7 @@ def completed(folder: Path, line: str) -> list[str]:
         COMP_WORDS=line,
         COMP_CWORD=str(len(words) - 1),
     )
-    return [found.partition(",")[2] for found in done.stdout.splitlines()]
+    return [found.partition(",")[2] for found in done.stdout.splitlines() if found]
 
 
 def test_commands_and_options_are_completed(folder: Path):
