@@ -6,6 +6,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pika
 import pytest
 
 from msgflo.cli.existing import plain_arguments
@@ -82,6 +83,25 @@ def test_a_message_is_sent_to_a_queue_and_dumped_from_it(tmp_path: Path, nats_se
     assert (done.returncode, done.stdout) == (0, '{"a":1}\n')
     done = call("msgflo-dump-message", "--queue=q", "--amount", "3", *broker, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, '[2,null,"x"]\n')
+
+
+def test_on_rabbitmq_messages_of_any_queue_are_dumped_whoever_declared_it(
+    tmp_path: Path, rabbitmq: str
+):
+    with pika.BlockingConnection(pika.URLParameters(rabbitmq)) as connection:
+        channel = connection.channel()
+        channel.queue_declare("test.RECEIVE", durable=True)
+        for body in (b'{"bar":"foo"}', b"no JSON"):
+            channel.basic_publish("", "test.RECEIVE", body)
+        send = ("msgflo-send-message", "--queue", "test.RECEIVE", "--json", "0")
+        assert call(*send, cwd=tmp_path, CLOUDAMQP_URL=rabbitmq).returncode == 0
+        dump = ("msgflo-dump-message", "--queue", "test.RECEIVE", "--amount")
+        done = call(*dump, "1", cwd=tmp_path, MSGFLO_BROKER=rabbitmq)
+        assert (done.returncode, done.stdout) == (0, '{"bar":"foo"}\n'), done.stderr
+        done = call(*dump, "2", cwd=tmp_path, MSGFLO_BROKER=rabbitmq)
+        assert (done.returncode, done.stdout) == (0, '["no JSON",0]\n'), done.stderr
+        counted = channel.queue_declare("test.RECEIVE", durable=True, passive=True)
+        assert counted.method.message_count == 0
 
 
 @pytest.mark.parametrize(

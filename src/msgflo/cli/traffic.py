@@ -155,9 +155,10 @@ async def _take(
         taken.append(delivery)
         if not together:
             click.echo(_body_as_json(delivery.body))
-            client.settle(delivery)
         if len(taken) == count:
-            done.set()
+            done.set()  # and not settled yet, or one more would come
+        elif not together:
+            client.settle(delivery)
 
     try:
         await client.declare([inlet], [])
@@ -168,8 +169,8 @@ async def _take(
         await client.pause(inlet)
         if together:
             click.echo(f"[{','.join(_body_as_json(delivery.body) for delivery in taken)}]")
-            for delivery in taken:
-                client.settle(delivery)
+        for delivery in taken if together else taken[-1:]:
+            client.settle(delivery)  # once only, whoever has done so before
         await client.flush()
     finally:
         await client.close()
