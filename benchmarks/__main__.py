@@ -70,6 +70,9 @@ def nats_suite(rounds: int, quick: bool) -> Suite:
                 suite.note("FastStream", "msg/s", peer)
                 suite.note("FastStream, processor", "µs/msg", cpu)
                 suite.note("MsgFlo ÷ FastStream", "×", rate / peer)
+                watched = await server.watched(messages)
+                suite.note("MsgFlo, a connection looked at", "msg/s", watched)
+                suite.note("cost of looking", "%", (1 - watched / rate) * 100, "< 5", lower=True)
                 for count in (2, 4):
                     many, _ = await server.throughput(
                         await server.msgflo(), messages, workers=count

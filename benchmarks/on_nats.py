@@ -148,6 +148,15 @@ class Nats:
         await connection.close()
         return (done - begun) / (last - first), cpu / (done - begun) * 1e6
 
+    async def watched(self, messages: int) -> float:
+        """Return messages a second of a MsgFlo participant whose outport is looked at."""
+        lane = await self.msgflo()
+        url = f"{self.server.url}/{lane.stream}"
+        with Worker.python("tapper.py", "work.OUT", MSGFLO_BROKER=url) as tapper:
+            tapper.wait_for("running")
+            rate, _ = await self.throughput(lane, messages)
+        return rate
+
     async def latency(self, lane: Lane, rate: float, size: int = SIZE) -> tuple[float, float]:
         """Return milliseconds from the sender through one worker to a receiver: p50 and p99."""
         connection = await nats.connect(self.server.url)
