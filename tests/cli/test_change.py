@@ -65,7 +65,7 @@ def test_a_role_is_scaled_and_its_graph_says_so_until_that_is_undone(
     said = done(folder, "scale", "show=0")
     assert "show: 1 -> 0 instances" in said
     done(folder, "undo")
-    running.until("all running again")
+    running.until("show(Show) running on", times=3)
 
 
 def test_a_restarted_instance_is_another_process_and_takes_what_was_sent_meanwhile(

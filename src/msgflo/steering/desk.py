@@ -289,8 +289,8 @@ class RuntimeDesk:
             async with asyncio.timeout(TOGETHER):
                 while coming():  # noqa: ASYNC110 - of processes too, which are no events here
                     await asyncio.sleep(0.02)
-        await self._taps.settle(1.0)
-        await self.recordings.settle(1.0)
+        await self._taps.settle(TOGETHER)
+        await self.recordings.settle(TOGETHER)
         if sheet.started:
             self._show_initials(sheet)
             network.pause(False)
