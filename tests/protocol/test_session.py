@@ -479,6 +479,9 @@ def test_nothing_of_ours_is_told_to_who_did_not_ask(talk):
     talk.session.extended("queues", "queues:changed", {})
     assert talk.heard() == [("msgflo", "status:changed", {"graph": "main"})]
     assert talk.ask("msgflo", "unsubscribe", id=2)["topics"] == []
+    for wrong in ([{}], [[1]], [None], {"status": 1}, 7):
+        (error,) = talk.say("msgflo", "subscribe", id=4, topics=wrong)
+        assert "expected some of events, logs" in error[2]["message"]
     (error,) = talk.say("msgflo", "subscribe", id=3, topics=["weather"])
     assert "expected some of events, logs, packets, queues, status" in error[2]["message"]
 

@@ -520,7 +520,9 @@ class Session:
 
     def _subscribe(self, payload: Mapping[str, Any]) -> dict[str, Any]:
         wanted = payload.get("topics", sorted(_TOPICS - {"logs"}))
-        if not isinstance(wanted, list) or not all(topic in _TOPICS for topic in wanted):
+        if not isinstance(wanted, list) or not all(
+            isinstance(topic, str) and topic in _TOPICS for topic in wanted
+        ):
             raise Malformed(f"topics is {wanted!r}; expected some of {', '.join(sorted(_TOPICS))}")
         self._topics |= frozenset(wanted)
         self._workspace.desk.watch()
